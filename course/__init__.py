@@ -1,0 +1,1 @@
+"""The `course` command: everything around the lessons that is not a lesson."""
