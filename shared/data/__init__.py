@@ -1,0 +1,53 @@
+"""Data: datasets by name, samplers, the DataLoader, transforms. `shared.data` is this framework's `torch.utils.data`.
+
+Getting a dataset:
+
+    train, test = shared.data.load("mnist-5k")          # 4,000 and 1,000 real MNIST digits
+    train, test = shared.data.load("mnist-5k", fallback=True)   # scikit-learn's digits where there is no network
+    image, label = train[0]                             # float32 Tensor (1, 28, 28) in [0, 1], int
+    loader = shared.data.DataLoader(train, batch_size=64, shuffle=True)
+    for images, labels in loader: ...                   # (64, 1, 28, 28) float32, (64,) int64
+
+`load(name)` always returns the pair (train, test) of Dataset objects. Names and what the samples are:
+
+    "mnist-5k" "mnist" "fashion-mnist" "digits"   images: (image, label)
+    "iris"                                        table: (float32 Tensor (4,), label)
+    "tinyshakespeare" "python-reference"          text: (x, y), int64 Tensors (block_size,), y one character ahead
+
+Images have `.data` (uint8 Tensor (N, H, W)), `.targets` (int64 Tensor (N,)), `.classes`; give
+`transform=Compose([...])` to change what a sample is, `transform=None` for the raw uint8 array (H, W).
+Tables have `.data` (float32 Tensor (N, F)), `.targets`, `.feature_names`, `.classes`. Texts have `.text` (the string),
+`.chars`, `.vocab_size`, `.encode(string)`, `.decode(ids)`, `.data` (all ids, int64); give `block_size=128`.
+"""
+
+from shared.data import catalog, transforms
+from shared.data.catalog import DatasetUnavailable
+from shared.data.dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from shared.data.datasets import (
+    MNIST,
+    CharDataset,
+    FashionMNIST,
+    ImageDataset,
+    TableDataset,
+    TinyShakespeare,
+    load,
+)
+
+__all__ = [
+    "MNIST",
+    "CharDataset",
+    "ConcatDataset",
+    "Dataset",
+    "DatasetUnavailable",
+    "FashionMNIST",
+    "ImageDataset",
+    "IterableDataset",
+    "Subset",
+    "TableDataset",
+    "TensorDataset",
+    "TinyShakespeare",
+    "catalog",
+    "load",
+    "random_split",
+    "transforms",
+]
