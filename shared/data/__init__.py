@@ -32,6 +32,7 @@ from shared.data.datasets import (
     TinyShakespeare,
     load,
 )
+from shared.data.statistics import RunningStatistics, channel_statistics
 
 __all__ = [
     "MNIST",
@@ -42,11 +43,13 @@ __all__ = [
     "FashionMNIST",
     "ImageDataset",
     "IterableDataset",
+    "RunningStatistics",
     "Subset",
     "TableDataset",
     "TensorDataset",
     "TinyShakespeare",
     "catalog",
+    "channel_statistics",
     "load",
     "random_split",
     "transforms",
