@@ -11,8 +11,8 @@ import numpy as np
 class RunningStatistics:
     """Statistics per channel of batches (B, C, *) that come by one after the other.
 
-    Keeps `count`, `mean` (C,) and `squares` (C,), the sum of squared deviations from the mean, in float64, and merges
-    two of them by T. Chan, G. Golub, R. LeVeque, "Updating Formulae …" (1979), equation 1.5.
+    Keeps `count`, `mean` (C,) and `squares` (C,), the sum of squared deviations from the mean, in float64.
+    Two of them merge by T. Chan, G. Golub, R. LeVeque, "Updating Formulae …" (1979), equation 1.5.
 
     >>> statistics = RunningStatistics()
     >>> for batch in (np.array([[1.0], [2.0]]), np.array([[6.0]])):
@@ -56,9 +56,10 @@ class RunningStatistics:
 
 
 def channel_statistics(batches: Iterable[Any]) -> tuple[list[float], list[float]]:
-    """(mean, std), one number per channel, ready for `Normalize`: over images (B, C, H, W) or (images, labels) pairs.
+    """(mean, std), one number per channel, ready for `Normalize`.
 
-    Hand it a loader over the training split: what is computed from other images is a leak.
+    A batch is images (B, C, H, W), or a pair (images, labels). Hand it a
+    loader over the training split: what is computed from other images is a leak.
 
     >>> channel_statistics([np.array([[1.0], [3.0]]), np.array([[1.0], [3.0]])])
     ([2.0], [1.0])
