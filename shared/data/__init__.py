@@ -22,6 +22,7 @@ Tables have `.data` (float32 Tensor (N, F)), `.targets`, `.feature_names`, `.cla
 
 from shared.data import catalog, transforms
 from shared.data.catalog import DatasetUnavailable
+from shared.data.collate import default_collate, default_convert
 from shared.data.dataset import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from shared.data.datasets import (
     MNIST,
@@ -32,24 +33,43 @@ from shared.data.datasets import (
     TinyShakespeare,
     load,
 )
+from shared.data.loader import DataLoader
+from shared.data.sampler import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from shared.data.worker import WorkerInfo, get_worker_info
 from shared.data.statistics import RunningStatistics, channel_statistics
 
 __all__ = [
     "MNIST",
+    "BatchSampler",
     "CharDataset",
     "ConcatDataset",
+    "DataLoader",
     "Dataset",
     "DatasetUnavailable",
     "FashionMNIST",
     "ImageDataset",
     "IterableDataset",
-    "RunningStatistics",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
     "Subset",
+    "SubsetRandomSampler",
     "TableDataset",
     "TensorDataset",
     "TinyShakespeare",
+    "WeightedRandomSampler",
+    "WorkerInfo",
     "catalog",
-    "channel_statistics",
+    "default_collate",
+    "default_convert",
+    "get_worker_info",
     "load",
     "random_split",
     "transforms",
