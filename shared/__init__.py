@@ -1,0 +1,83 @@
+"""A deep-learning framework built from scratch on NumPy and CuPy, with PyTorch's names and semantics.
+
+>>> import shared
+>>> x = shared.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+tensor([2., 4., 6.])
+"""
+
+from __future__ import annotations
+
+import importlib as _importlib
+import math as _math
+import warnings as _warnings
+from types import ModuleType as _ModuleType
+
+# Infinities and NaN are values here as in PyTorch: NumPy's warnings about them are silenced for this package's
+# own arithmetic (the module filter), and go on working for everybody else's.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"shared\.")
+
+import shared.tensor  # noqa: E402  (ties the knot with ops, see its last lines)
+from shared import autograd  # noqa: E402
+from shared.arrays.device import Device as device  # noqa: E402
+from shared.arrays.device import synchronize  # noqa: E402
+from shared.arrays.dtypes import (  # noqa: E402
+    bfloat16,
+    double,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    promote_types,
+    set_default_dtype,
+    short,
+    uint8,
+)
+from shared.arrays.dtypes import bool_ as bool  # noqa: E402
+from shared.arrays.dtypes import float32 as float  # noqa: E402
+from shared.arrays.dtypes import int32 as int  # noqa: E402
+from shared.arrays.random import Generator, get_rng_state, initial_seed, manual_seed, set_rng_state  # noqa: E402
+from shared.autograd import (  # noqa: E402
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from shared.ops import *  # noqa: E402, F403
+from shared.printing import set_printoptions  # noqa: E402
+from shared.tensor import Size, Tensor  # noqa: E402
+
+__version__ = "0.1.0"
+
+inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
+_ROOMS = ("amp", "checkpoint", "data", "drawing", "nn", "optim", "testing", "training")
+
+
+def is_tensor(obj: object) -> bool:  # type: ignore[valid-type]
+    """True for a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> bool:  # type: ignore[valid-type]
+    """True for a tensor of a floating dtype."""
+    return input.is_floating_point()
+
+
+def numel(input: Tensor) -> int:  # type: ignore[valid-type]
+    """The number of elements."""
+    return input.numel()
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """The rooms of the upper floors, opened when first entered: `shared.nn` needs no import of its own."""
+    if name in _ROOMS:
+        return _importlib.import_module(f"shared.{name}")
+    raise AttributeError(f"module 'shared' has no attribute {name!r}")

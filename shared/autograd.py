@@ -1,0 +1,637 @@
+"""Floor 1: reverse-mode differentiation on a graph of Functions.
+
+Every differentiable operation is a `Function`. Applying one to Tensors that require a gradient leaves the
+instance behind as a node of a graph: `node.edges` leads to the nodes (or leaf Tensors) its inputs came from.
+`backward` walks the nodes in falling order of creation, so that a node is visited only after everything that
+used its result, and hands each node the gradient of its output.
+
+Source: Baydin et al., "Automatic Differentiation in Machine Learning: a Survey", JMLR 18 (2018), section 3.2.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import operator
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shared.arrays import device, random
+from shared.arrays.device import xp
+
+if TYPE_CHECKING:
+    from shared.tensor import Tensor
+# At run time tensor.py puts its class here, since each of the two files needs the other: the knot, tied there.
+
+_creation_numbers = itertools.count(1)
+
+
+# ---------------------------------------------------------------- modes
+
+
+class _Modes(threading.local):
+    grad = True  # record operations
+    anomaly = False  # look for NaN after every backward
+
+
+_modes = _Modes()
+
+
+def is_grad_enabled() -> bool:
+    """True where operations are recorded."""
+    return _modes.grad
+
+
+class _GradMode:
+    """Sets the grad mode for a `with` block or, as a decorator, for the calls of a function."""
+
+    def __init__(self, mode: bool):
+        self.mode = mode
+        self.previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self.previous.append(_modes.grad)
+        _modes.grad = self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        _modes.grad = self.previous.pop()
+
+    def __call__(self, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with _GradMode(self.mode):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+def no_grad(function: Callable | None = None) -> Any:
+    """Operations inside are not recorded: `with no_grad():`, `@no_grad()` or `@no_grad`.
+
+    >>> import shared
+    >>> x = shared.ones(2, requires_grad=True)
+    >>> with shared.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+    return _GradMode(False) if function is None else _GradMode(False)(function)
+
+
+def enable_grad(function: Callable | None = None) -> Any:
+    """Operations inside are recorded, also within `no_grad`."""
+    return _GradMode(True) if function is None else _GradMode(True)(function)
+
+
+def inference_mode(mode: bool = True) -> Any:
+    """`no_grad` under PyTorch's other name; `mode=False` records."""
+    return _GradMode(not mode)
+
+
+class set_grad_enabled(_GradMode):
+    """Sets the grad mode at once; as a `with` block, restores the old one at its end."""
+
+    def __init__(self, mode: bool):
+        super().__init__(bool(mode))
+        self.previous.append(_modes.grad)
+        _modes.grad = self.mode
+
+    def __enter__(self) -> None:
+        pass
+
+
+class detect_anomaly:
+    """Inside, a backward that makes a NaN raises an error that names its op and shows where the op was called.
+
+    >>> import shared
+    >>> x = shared.zeros(1, requires_grad=True)
+    >>> with shared.autograd.detect_anomaly():
+    ...     (x.sqrt() * 0).sum().backward()
+    Traceback (most recent call last):
+    RuntimeError: Function 'SqrtBackward0' returned nan values in its 0th output...
+    """
+
+    def __init__(self, check_nan: bool = True):
+        self.mode = check_nan
+
+    def __enter__(self) -> None:
+        self.previous = _modes.anomaly
+        _modes.anomaly = self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        _modes.anomaly = self.previous
+
+
+# ---------------------------------------------------------------- the graph's nodes
+
+
+class Function:
+    """One differentiable operation; the instance that ran is the graph's node.
+
+    A subclass writes
+
+    - `forward(*arrays)`: raw arrays (or Python numbers) in, one raw array out. Puts what backward needs into
+      the tuple `self.saved`: inputs and the output as they are (not views of them, so that a later in-place
+      change is noticed), and nothing for a gradient that is not wanted (`self.needs[i]` is False).
+    - `backward(grad)`: the gradient with respect to the output in, one gradient per input out: a tuple, or for
+      one input the gradient itself; None where there is none. The engine undoes broadcasting.
+
+    Parameters that are not differentiated go to `__init__`. `twice = True` declares that `backward` is written
+    in operators that arrays and Tensors share, so that it can itself be differentiated. `view = True` says that
+    the output shares the input's memory.
+
+    >>> import shared
+    >>> class Cube(Function):
+    ...     def forward(self, x):
+    ...         self.saved = (x,)
+    ...         return x * x * x
+    ...     def backward(self, grad):
+    ...         (x,) = self.saved
+    ...         return 3 * x * x * grad
+    >>> x = shared.tensor([2.0], requires_grad=True)
+    >>> Cube()(x).backward(); x.grad
+    tensor([12.])
+    """
+
+    twice = False
+    view = False
+
+    saved: tuple = ()
+    needs: Sequence[bool] = ()
+    edges: tuple[Function | Tensor | None, ...] | None = ()
+    origins: Sequence[tuple] = ()
+    hooks: list[Callable] | None = None
+    trace: list[str] | None = None
+
+    def forward(self, *arrays: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, grad: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def __call__(self, *inputs: Tensor | float) -> Tensor:
+        arrays, needs = [], []
+        for x in inputs:
+            if isinstance(x, Tensor):
+                if x._base is not None:
+                    _check_view(x)
+                arrays.append(x.array)
+                needs.append(x._requires_grad)
+            else:
+                arrays.append(x)
+                needs.append(False)
+        recording = True in needs and _modes.grad
+        self.needs = needs if recording else [False] * len(needs)
+        try:
+            result = self.forward(*arrays)
+        except (ValueError, TypeError) as error:
+            device.check_same_device(type(self).__name__, arrays)
+            raise self.explain(error, arrays) from error
+        output = Tensor(result)
+        if self.view:
+            _join_view(output, inputs[0])
+        if recording:
+            self._record(inputs, output)
+        return output
+
+    def explain(self, error: Exception, arrays: list) -> Exception:
+        """Turns an error of the array library into one that names the operation and the shapes."""
+        shapes = " and ".join(str(tuple(a.shape)) for a in arrays if hasattr(a, "shape"))
+        if "broadcast" in str(error) and len(arrays) > 1:
+            return RuntimeError(
+                f"{self.name}: shapes {shapes} cannot be broadcast together: aligned at the last dimension, "
+                f"two sizes must be equal or one of them 1"
+            )
+        return type(error)(f"{self.name} on shapes {shapes}: {error}")
+
+    @property
+    def name(self) -> str:
+        """The op's name in messages and drawings, e.g. 'Mul'."""
+        return type(self).__name__
+
+    def _record(self, inputs: Sequence[Tensor | float], output: Tensor) -> None:
+        self.number = next(_creation_numbers)
+        self.shape, self.dtype = output.array.shape, output.array.dtype
+        self.edges = tuple([_edge_of(x) if need else None for x, need in zip(inputs, self.needs, strict=True)])
+        if self.saved:
+            self.origins = self._origins_of_saved(inputs, output)
+        if _modes.anomaly:
+            self.trace = traceback.format_stack()[:-3]
+        output._requires_grad = True
+        output._fn = self
+
+    def _origins_of_saved(self, inputs: Sequence[Tensor | float], output: Tensor) -> list[tuple]:
+        """For each saved array that is the output or an input: its place, where it came from, and its version."""
+        origins: list[tuple] = []
+        for place, array in enumerate(self.saved):
+            if array is output.array:
+                origins.append((place, _OUTPUT, output._version, output._version[0]))
+                continue
+            for x, edge in zip(inputs, self.edges, strict=True):
+                if isinstance(x, Tensor) and array is x.array:
+                    origins.append((place, edge, x._version, x._version[0]))
+                    break
+        return origins
+
+    def _check_saved(self) -> None:
+        for place, _, counter, number in self.origins:
+            if counter[0] != number:
+                raise RuntimeError(
+                    f"one of the variables needed for gradient computation has been modified by an inplace operation: "
+                    f"{self.name} saved an array of shape {tuple(self.saved[place].shape)} at version {number}, and it "
+                    f"is at version {counter[0]} now. Use the out-of-place form of that operation, or clone() first"
+                )
+
+    def _saved_as_tensors(self) -> tuple:
+        """The saved arrays as Tensors, joined to the graph where they came from it."""
+        tensors = [Tensor(a) if hasattr(a, "dtype") and hasattr(a, "shape") else a for a in self.saved]
+        for place, origin, counter, _ in self.origins:
+            if isinstance(origin, Tensor):
+                tensors[place] = origin
+            elif origin is not None:
+                tensors[place]._fn = self if origin is _OUTPUT else origin
+                tensors[place]._requires_grad = True
+            tensors[place]._version = counter
+        return tuple(tensors)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}Backward0>"
+
+
+_OUTPUT = object()  # stands for a node's own output among its origins: the node itself would be a cycle
+
+
+def _edge_of(x: Tensor) -> Function | Tensor:
+    """Where a gradient for `x` goes: to the node that made it, or to the leaf itself."""
+    return x if x._fn is None else x._fn
+
+
+def _check_view(x: Tensor) -> None:
+    """Refuses a view whose base got a new history after the view was taken: its gradient would be wrong."""
+    if x._base._fn is not x._base_fn:
+        raise RuntimeError(
+            f"this tensor of shape {tuple(x.array.shape)} is a view of a tensor that a recorded in-place operation has "
+            f"changed since; take the view again after the change"
+        )
+
+
+def _join_view(output: Tensor, source: Tensor) -> None:
+    """Lets a view share its base's version counter."""
+    a, b = output.array, source.array
+    base_a, base_b = getattr(a, "base", None), getattr(b, "base", None)
+    if a is b or base_a is b or (base_a is not None and base_a is base_b):
+        output._version = source._version
+        output._base = source if source._base is None else source._base
+        output._base_fn = output._base._fn
+
+
+def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
+    """Sums `grad` over the axes along which an array of `shape` was broadcast to `grad.shape`.
+
+    An element that was used several times receives the sum of the gradients of its uses.
+
+    >>> import numpy as np
+    >>> unbroadcast(np.ones((4, 3)), (3,)), unbroadcast(np.ones((4, 3)), (4, 1)).shape
+    (array([4., 4., 4.]), (4, 1))
+    """
+    if tuple(grad.shape) == tuple(shape):
+        return grad
+    extra = len(grad.shape) - len(shape)
+    stretched = tuple(i + extra for i, n in enumerate(shape) if n == 1 and extra >= 0 and grad.shape[i + extra] != 1)
+    summed = grad.sum(axis=tuple(range(extra)) + stretched, keepdims=True) if extra >= 0 else grad
+    if extra < 0 or tuple(summed.shape[extra:]) != tuple(shape):
+        raise RuntimeError(f"a gradient of shape {tuple(grad.shape)} does not fit an input of shape {tuple(shape)}")
+    return summed.reshape(tuple(shape))
+
+
+# ---------------------------------------------------------------- the engine
+
+
+class _Gradients:
+    """The gradients under way: one sum per node or leaf, added in place only into buffers made here."""
+
+    def __init__(self, create_graph: bool):
+        self.create_graph = create_graph
+        self.sums: dict[Any, Any] = {}
+        self.owned: set[int] = set()
+        self.waiting: list[tuple[int, Function]] = []  # a heap: the youngest node first
+
+    def add(self, edge: Function | Tensor, grad: Any, fresh: bool) -> None:
+        before = self.sums.get(edge)
+        if before is None:
+            self.sums[edge] = grad
+            if fresh:
+                self.owned.add(id(edge))
+            if isinstance(edge, Function):
+                heapq.heappush(self.waiting, (-edge.number, edge))
+        elif self.create_graph:
+            self.sums[edge] = before + grad
+        elif id(edge) in self.owned:
+            self.sums[edge] = operator.iadd(before, grad)
+        else:
+            self.sums[edge] = before + grad
+            self.owned.add(id(edge))
+
+    def pop(self) -> tuple[Function, Any]:
+        node = heapq.heappop(self.waiting)[1]
+        self.owned.discard(id(node))
+        return node, self.sums.pop(node)
+
+
+def _run(
+    roots: Sequence[Tensor],
+    seeds: Sequence[Any],
+    keep: bool,
+    create_graph: bool,
+    targets: Sequence[Tensor] | None,
+) -> _Gradients:
+    """Propagates `seeds` from `roots`; returns the gradients that reached leaves and targets."""
+    gradients = _Gradients(create_graph)
+    captured: dict[Function, Any] = {}
+    wanted = {t._fn for t in targets if t._fn is not None} if targets is not None else ()
+    for root, seed in zip(roots, seeds, strict=True):
+        gradients.add(_edge_of(root), seed, fresh=False)
+    while gradients.waiting:
+        node, grad = gradients.pop()
+        if node.edges is None:
+            raise RuntimeError(
+                f"Trying to backward through the graph a second time (at {node.name}), but what it saved has been "
+                f"freed. Pass retain_graph=True to the first backward, or compute the result anew"
+            )
+        if node.hooks:
+            grad = _call_hooks(node.hooks, grad, create_graph)
+        if node in wanted:
+            captured[node] = grad
+        for edge, result, fresh in _gradients_of(node, grad, create_graph):
+            gradients.add(edge, result, fresh)
+        if not keep:
+            node.edges, node.saved, node.origins = None, (), []
+    gradients.sums.update(captured)
+    return gradients
+
+
+def _gradients_of(node: Function, grad: Any, create_graph: bool) -> list[tuple[Function | Tensor, Any, bool]]:
+    """Calls the node's backward; gives (edge, gradient, whether the array belongs to nobody else) per input."""
+    node._check_saved()
+    assert node.edges is not None
+    saved = node.saved
+    if create_graph:
+        if not node.twice:
+            raise RuntimeError(
+                f"create_graph=True: the gradient of {node.name} cannot itself be differentiated (its Function does "
+                f"not declare twice = True)"
+            )
+        node.saved = node._saved_as_tensors()
+    try:
+        results = node.backward(grad)
+    finally:
+        node.saved = saved
+    if not isinstance(results, tuple):
+        results = (results,)
+    if len(results) != len(node.edges):
+        raise RuntimeError(
+            f"the backward of {node.name} returned {len(results)} gradients, expected {len(node.edges)}: one per input"
+        )
+    found = []
+    for place, (edge, result) in enumerate(zip(node.edges, results, strict=True)):
+        if edge is None or result is None:
+            continue
+        if _modes.anomaly:
+            _check_anomaly(node, result, place)
+        is_leaf = isinstance(edge, Tensor)
+        shape, dtype = (edge.array.shape, edge.array.dtype) if is_leaf else (edge.shape, edge.dtype)
+        fresh = (
+            result is not grad
+            and not create_graph
+            and getattr(result, "base", None) is None
+            and not any(result is other for other in (*results[:place], *results[place + 1 :], *saved))
+        )
+        if result.shape != shape:
+            result, fresh = unbroadcast(result, shape), False
+        if result.dtype != dtype:
+            result, fresh = (result.to(dtype) if create_graph else result.astype(dtype)), True
+        found.append((edge, result, fresh))
+    return found
+
+
+def _call_hooks(hooks: list[Callable], grad: Any, create_graph: bool) -> Any:
+    """Hands the gradient to each hook as a Tensor; a hook may return another one."""
+    for hook in list(hooks):
+        changed = hook(grad if create_graph else Tensor(grad))
+        if changed is not None:
+            grad = changed if create_graph else changed.array
+    return grad
+
+
+def _check_anomaly(node: Function, result: Any, place: int) -> None:
+    array = result.array if isinstance(result, Tensor) else result
+    if xp(array).isnan(array).any():
+        where = "".join(node.trace) if node.trace else "  (its forward ran outside detect_anomaly)\n"
+        raise RuntimeError(
+            f"Function '{node.name}Backward0' returned nan values in its {place}th output. The op was called here:\n{where}"
+        )
+
+
+def _seed(root: Tensor, grad: Tensor | None, create_graph: bool) -> Any:
+    """The gradient to start from: the given one, or 1 for a tensor of one element."""
+    if not root._requires_grad:
+        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+    if grad is None:
+        if root.array.size != 1:
+            raise RuntimeError(
+                f"grad can be implicitly created only for scalar outputs, but this output has shape "
+                f"{tuple(root.array.shape)}. Reduce it first, e.g. with .sum(), or pass backward(gradient)"
+            )
+        ones = xp(root.array).ones_like(root.array)
+        return Tensor(ones) if create_graph else ones
+    if not isinstance(grad, Tensor):
+        raise TypeError(f"gradients can be either Tensors or None, but got {type(grad).__name__}")
+    if grad.array.shape != root.array.shape:
+        raise RuntimeError(
+            f"Mismatch in shape: the gradient has a shape of {tuple(grad.array.shape)} and the output has a shape of "
+            f"{tuple(root.array.shape)}"
+        )
+    if grad.array.dtype != root.array.dtype:
+        grad = grad.to(root.array.dtype)
+    return grad if create_graph else grad.array
+
+
+def _as_list(x: Any) -> list:
+    return [x] if isinstance(x, Tensor) or x is None else list(x)
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Adds to `.grad` of every leaf (or just of `inputs`) the gradient of `tensors`.
+
+    A tensor of one element needs no gradient argument; any other takes one of its own shape. What the graph
+    saved is released on the way unless `retain_graph` (default: `create_graph`).
+    """
+    roots = _as_list(tensors)
+    grads = _as_list(grad_tensors) if grad_tensors is not None else [None] * len(roots)
+    if len(grads) != len(roots):
+        raise RuntimeError(f"got {len(roots)} tensors and {len(grads)} gradients")
+    targets = None if inputs is None else _as_list(inputs)
+    if targets is not None and not targets:
+        raise RuntimeError("`inputs` argument to `backward` cannot be empty.")
+    keep = create_graph if retain_graph is None else retain_graph
+    seeds = [_seed(t, g, create_graph) for t, g in zip(roots, grads, strict=True)]
+    gradients = _run(roots, seeds, keep, create_graph, targets)
+    allowed = None if targets is None else {id(t) for t in targets}
+    for edge, grad in gradients.sums.items():
+        if isinstance(edge, Tensor) and (allowed is None or id(edge) in allowed):
+            _accumulate(edge, grad, id(edge) in gradients.owned, create_graph)
+    for target in targets or ():
+        if target._fn is not None and target._fn in gradients.sums:
+            _accumulate(target, gradients.sums[target._fn], False, create_graph)
+
+
+def _accumulate(leaf: Tensor, grad: Any, owned: bool, create_graph: bool) -> None:
+    """Adds a finished gradient to `leaf.grad`."""
+    if leaf._hooks:
+        grad, owned = _call_hooks(leaf._hooks, grad, create_graph), False
+    if create_graph:
+        leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+    elif leaf.grad is None:
+        array = xp(leaf.array).asarray(grad)
+        leaf.grad = Tensor(array if owned and array.flags.c_contiguous else array.copy("C"))
+    elif leaf.grad._requires_grad:
+        leaf.grad = leaf.grad + Tensor(grad)
+    else:
+        leaf.grad.array += grad
+        leaf.grad._version[0] += 1
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `outputs` with respect to `inputs`, as a tuple; no `.grad` is touched.
+
+    >>> import shared
+    >>> x = shared.tensor(3.0, requires_grad=True)
+    >>> (slope,) = shared.autograd.grad(x**3, x, create_graph=True)
+    >>> shared.autograd.grad(slope, x)
+    (tensor(18.),)
+    """
+    roots, sources = _as_list(outputs), _as_list(inputs)
+    grads = _as_list(grad_outputs) if grad_outputs is not None else [None] * len(roots)
+    for i, source in enumerate(sources):
+        if not source._requires_grad:
+            raise RuntimeError(f"input {i} of grad() does not require grad")
+    keep = create_graph if retain_graph is None else retain_graph
+    seeds = [_seed(t, g, create_graph) for t, g in zip(roots, grads, strict=True)]
+    gradients = _run(roots, seeds, keep, create_graph, sources)
+    found: list[Tensor | None] = []
+    for i, source in enumerate(sources):
+        result = gradients.sums.get(source if source._fn is None else source._fn)
+        if result is None and not allow_unused:
+            raise RuntimeError(
+                f"One of the differentiated Tensors (input {i}, shape {tuple(source.array.shape)}) appears to not have "
+                f"been used in the graph. Set allow_unused=True if this is the desired behavior."
+            )
+        if result is not None and source._fn is None and source._hooks:
+            result = _call_hooks(source._hooks, result, create_graph)
+        found.append(result if result is None or create_graph else Tensor(result))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- hooks and recomputation
+
+
+class RemovableHandle:
+    """What registering a hook returns; `remove()` takes the hook away."""
+
+    def __init__(self, hooks: Any, hook: Any):
+        self.hooks, self.hook = hooks, hook
+
+    def remove(self) -> None:
+        if self.hook in self.hooks:
+            self.hooks.remove(self.hook)
+
+
+def register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Calls `hook(grad)` whenever the gradient of `tensor` has been computed; it may return another gradient."""
+    if not tensor._requires_grad:
+        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+    owner = tensor if tensor._fn is None else tensor._fn
+    attribute = "_hooks" if tensor._fn is None else "hooks"
+    if getattr(owner, attribute) is None:
+        setattr(owner, attribute, [])
+    hooks = getattr(owner, attribute)
+    hooks.append(hook)
+    return RemovableHandle(hooks, hook)
+
+
+def retain_grad(tensor: Tensor) -> None:
+    """Makes a tensor that is no leaf keep its gradient in `.grad`."""
+    if tensor._fn is None or getattr(tensor, "_retains_grad", False):
+        if not tensor._requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        return
+    reference = weakref.ref(tensor)  # a strong one would tie node and tensor into a cycle
+
+    def keep(gradient: Tensor) -> None:
+        owner = reference()
+        if owner is not None:
+            owner.grad = gradient.clone() if owner.grad is None else owner.grad + gradient
+
+    register_hook(tensor, keep)
+    tensor._retains_grad = True
+
+
+class Checkpoint(Function):
+    """Runs `function` without recording; backward runs it again, recorded, and goes through that graph."""
+
+    def __init__(self, function: Callable, args: tuple):
+        self.function, self.args = function, args
+
+    def forward(self, *arrays: Any) -> Any:
+        self.rng_state = random.get_states()
+        with no_grad():
+            result = self.function(*self.args)
+        if not isinstance(result, Tensor):
+            raise TypeError(f"checkpoint expects a function that returns one Tensor, but got {type(result).__name__}")
+        return result.array
+
+    def backward(self, grad: Any) -> tuple:
+        args = [a.detach().requires_grad_(a._requires_grad) if isinstance(a, Tensor) else a for a in self.args]
+        now = random.get_states()
+        random.set_states(self.rng_state)  # the same dropout masks as the first time
+        try:
+            with enable_grad():
+                result = self.function(*args)
+        finally:
+            random.set_states(now)
+        if result._requires_grad:
+            backward(result, Tensor(grad))
+        leaves = [a.grad.array if a.grad is not None else None for a in args if isinstance(a, Tensor)]
+        return (*leaves, None)
+
+
+def checkpoint(function: Callable[..., Tensor], *args: Any, use_reentrant: bool = True) -> Tensor:
+    """`function(*args)`, keeping only its inputs: backward computes the inside once more.
+
+    Trades one more forward for the memory of the intermediate results. Gradients of parameters that
+    `function` uses are added to their `.grad` on the way. `use_reentrant` is there for PyTorch's signature.
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
+    """
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    if not is_grad_enabled():
+        return function(*args)
+    anchor = Tensor(xp(tensors[0].array if tensors else None).empty(0, dtype="float32"))
+    anchor._requires_grad = True  # parameters inside need gradients even where no argument does
+    return Checkpoint(function, args)(*tensors, anchor)

@@ -1,0 +1,55 @@
+"""The in-place forms: `x.add_(y)` is `assign(x, x + y)`."""
+
+from __future__ import annotations
+
+from shared import autograd
+from shared.arrays import dtypes
+from shared.autograd import Function
+from shared.tensor import Tensor
+
+
+def assign(target: Tensor, result: Tensor) -> Tensor:
+    """Makes `result`, computed from the old value of `target`, its new value; returns `target`.
+
+    Every in-place form goes through here: `x.add_(y)` is `assign(x, x + y)`. Errors: a leaf that requires a
+    gradient, a view with a recorded result, a shape or a dtype that does not fit.
+    """
+    recorded = autograd.is_grad_enabled()
+    if recorded and target._requires_grad and target._fn is None:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    if recorded and target._base is not None and (result._requires_grad or target._base._requires_grad):
+        raise RuntimeError(
+            "an in-place operation on a view cannot be recorded; use the out-of-place form, change the base itself, "
+            "or wrap it in no_grad()"
+        )
+    if result.array.shape != target.array.shape:
+        raise RuntimeError(
+            f"output with shape {list(target.array.shape)} doesn't match the broadcast shape {list(result.array.shape)}"
+        )
+    if dtypes.category(result.array.dtype) > dtypes.category(target.array.dtype):
+        raise RuntimeError(
+            f"result type {result.array.dtype.name} can't be cast to the desired output type {target.array.dtype.name}"
+        )
+    if recorded:
+        if result._fn is not None:
+            _keep_old_value(result._fn, target)
+        target._fn, target._requires_grad = result._fn, result._requires_grad
+    target.array[...] = result.array
+    target._version[0] += 1
+    return target
+
+def _keep_old_value(node: Function, target: Tensor) -> None:
+    """Gives `node` a copy of what it saved of the target's old value, which is about to be overwritten."""
+    places = {i for i, saved in enumerate(node.saved) if saved is target.array}
+    node.saved = tuple([s.copy() if i in places else s for i, s in enumerate(node.saved)])
+    node.origins = [(p, edge, [0], 0) if p in places else (p, edge, *v) for p, edge, *v in node.origins]
+
+
+def copy_(target: Tensor, source: Tensor) -> Tensor:
+    """Writes `source`, broadcast and converted to the target's dtype and device, over `target`; differentiable."""
+    if not isinstance(source, Tensor):
+        raise TypeError(f"copy_: expected a Tensor, but got {type(source).__name__}")
+    value = source.to(target.device, target.dtype)
+    if value.array.shape != target.array.shape:
+        value = value.expand(target.array.shape)
+    return assign(target, value)

@@ -1,0 +1,358 @@
+"""Reductions: sums, means, extrema, norms, along one, several or all dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any
+
+from shared.arrays import dtypes
+from shared.arrays.device import xp
+from shared.autograd import Function
+from shared.ops import arithmetic, elementwise, index, shape
+from shared.ops.operands import as_floating, cast, clone, normalize_dim
+from shared.tensor import Tensor
+
+Dim = int | Sequence[int] | None
+
+ValuesIndices = namedtuple("ValuesIndices", ["values", "indices"])
+
+
+def normalize_dims(dim: Dim, ndim: int) -> tuple[int, ...]:
+    """The dimensions that `dim` names, each in [0, ndim); all of them for None (or an empty tuple).
+
+    Errors: IndexError for a dimension that is not there, RuntimeError for one named twice.
+    """
+    if dim is None:
+        return tuple(range(ndim))
+    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    if not given:
+        return tuple(range(ndim))
+    found = tuple(normalize_dim(d, ndim) for d in given)
+    if len(set(found)) != len(found):
+        raise RuntimeError(f"dim {given} names a dimension twice")
+    return tuple(d for d in found if ndim)  # a zero-dimensional tensor has dim 0 and −1, but nothing along it
+
+
+def _expand(grad: Any, dims: tuple[int, ...], keepdim: bool, full: tuple[int, ...]) -> Any:
+    """The gradient of a reduction, back in the shape it had before, without copying."""
+    if not keepdim:
+        grad = grad.reshape(tuple(1 if i in dims else n for i, n in enumerate(full)))
+    return shape.expand(grad, full) if isinstance(grad, Tensor) else xp(grad).broadcast_to(grad, full)
+
+
+class Sum(Function):
+    """The sum over dimensions"""
+
+    twice = True
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool):
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x):
+        self.full = x.shape
+        return x.sum(axis=self.dims, keepdims=self.keepdim, dtype=x.dtype)
+
+    def backward(self, grad):
+        return _expand(grad, self.dims, self.keepdim, self.full)
+
+
+class Prod(Function):
+    """The product over dimensions; the gradient holds where elements are 0 as well"""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool):
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x):
+        out = x.prod(axis=self.dims, keepdims=self.keepdim, dtype=x.dtype)
+        self.saved = (x, out)
+        return out
+
+    def backward(self, grad):
+        x, out = self.saved
+        module = xp(x)
+        is_zero = x == 0
+        zeros = is_zero.sum(axis=self.dims, keepdims=True)
+        others = module.where(is_zero, 1, x).prod(axis=self.dims, keepdims=True, dtype=x.dtype)
+        # all but one: the product over the element; with one zero, only that zero has a slope; with two, none
+        slope = module.where(zeros == 0, others / module.where(is_zero, 1, x), (zeros == 1) * is_zero * others)
+        return slope.astype(x.dtype) * _expand(grad, self.dims, self.keepdim, x.shape)
+
+
+class Extreme(Function):
+    """max or min over dimensions; elements that tie share the gradient"""
+
+    def __init__(self, function: str, dims: tuple[int, ...], keepdim: bool):
+        self.function, self.dims, self.keepdim = function, dims, keepdim
+
+    def forward(self, x):
+        out = getattr(x, self.function)(axis=self.dims, keepdims=self.keepdim)
+        self.saved = (x, out)
+        return out
+
+    def backward(self, grad):
+        x, out = self.saved
+        chosen = x == _expand(out, self.dims, self.keepdim, x.shape)
+        share = chosen / chosen.sum(axis=self.dims, keepdims=True)
+        return _expand(grad, self.dims, self.keepdim, x.shape) * share.astype(x.dtype)
+
+    @property
+    def name(self) -> str:
+        return self.function.capitalize()
+
+
+class LogSumExp(Function):
+    """log Σ eˣ, with the maximum taken out first so that nothing overflows"""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool):
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x):
+        module = xp(x)
+        top = x.max(axis=self.dims, keepdims=True) if x.size else module.zeros((), x.dtype)
+        top = module.where(module.isfinite(top), top, 0).astype(x.dtype)
+        total = module.log(module.exp(x - top).sum(axis=self.dims, keepdims=True)) + top
+        out = total if self.keepdim else total.squeeze(self.dims)
+        self.saved = (x, out)
+        return out
+
+    def backward(self, grad):
+        x, out = self.saved
+        module = xp(x)
+        out = _expand(out, self.dims, self.keepdim, x.shape)
+        share = module.where(module.isneginf(out), 0, module.exp(x - module.where(module.isinf(out), 0, out)))
+        return _expand(grad, self.dims, self.keepdim, x.shape) * share.astype(x.dtype)
+
+
+class CumSum(Function):
+    """Running sums along a dimension"""
+
+    twice = True
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def forward(self, x):
+        return x.cumsum(axis=self.dim, dtype=x.dtype) if x.ndim else x.copy()
+
+    def backward(self, grad):
+        if not len(grad.shape):
+            return grad
+        if isinstance(grad, Tensor):
+            return shape.flip(cumsum(shape.flip(grad, self.dim), self.dim), self.dim)
+        return xp(grad).flip(xp(grad).flip(grad, self.dim).cumsum(axis=self.dim), self.dim)
+
+
+def _widened(input: Tensor, dtype: Any) -> Tensor:
+    """Sums and products of integers and booleans are int64 unless `dtype` says otherwise."""
+    if dtype is not None:
+        return cast(input, dtype)
+    return input if dtypes.is_floating(input.array.dtype) else cast(input, dtypes.int64)
+
+
+def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The sum over `dim` (all dimensions for None).
+
+    >>> import shared
+    >>> shared.sum(shared.tensor([[1., 2.], [3., 4.]]), dim=0)
+    tensor([4., 6.])
+    """
+    input = _widened(input, dtype)
+    return Sum(normalize_dims(dim, input.array.ndim), keepdim)(input)
+
+
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The product over `dim` (all dimensions for None)."""
+    input = _widened(input, dtype)
+    return Prod(normalize_dims(dim, input.array.ndim), keepdim)(input)
+
+
+def count(input: Tensor, dims: tuple[int, ...]) -> int:
+    """How many elements each result of a reduction over `dims` is made of."""
+    return math.prod(input.array.shape[d] for d in dims)
+
+
+def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over `dim`; NaN over no elements. Integer input needs `dtype`."""
+    input = input if dtype is None else cast(input, dtype)
+    if not dtypes.is_floating(input.array.dtype):
+        raise RuntimeError(
+            f"mean(): could not infer output dtype. Input dtype must be a floating point dtype. Got: "
+            f"{input.array.dtype.name}; convert with .float() first"
+        )
+    dims = normalize_dims(dim, input.array.ndim)
+    n = count(input, dims)
+    total = Sum(dims, keepdim)(input)
+    return arithmetic.mul(total, 1 / n) if n else arithmetic.mul(total, math.nan)
+
+
+def var(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> Tensor:
+    """The variance over `dim`: squared deviations summed, divided by n − correction (1 unless unbiased=False)."""
+    if not dtypes.is_floating(input.array.dtype):
+        raise RuntimeError(f"var and std: expected a floating point tensor, but got {input.array.dtype.name}")
+    if correction is None:
+        correction = 1 if unbiased else 0
+    dims = normalize_dims(dim, input.array.ndim)
+    deviation = arithmetic.sub(input, mean(input, dims, keepdim=True) if dims else input)
+    squares = Sum(dims, keepdim)(arithmetic.mul(deviation, deviation))
+    freedom = max(count(input, dims) - correction, 0)
+    return arithmetic.div(squares, float(freedom))
+
+
+def std(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> Tensor:
+    """The standard deviation over `dim`, the square root of `var`."""
+    return elementwise.sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+
+
+def var_mean(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """(variance, mean) over `dim`."""
+    return var(input, dim, unbiased, keepdim, correction=correction), mean(input, dim, keepdim)
+
+
+def _require_elements(name: str, input: Tensor, dims: tuple[int, ...]) -> None:
+    if not count(input, dims) and dims:
+        raise IndexError(
+            f"{name}(): Expected reduction dim to have non-zero size, but the input has shape {tuple(input.array.shape)}"
+        )
+
+
+def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The maximum over one or several dimensions; ties share the gradient."""
+    dims = normalize_dims(dim, input.array.ndim)
+    _require_elements("amax", input, dims)
+    return Extreme("max", dims, keepdim)(input)
+
+
+def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The minimum over one or several dimensions; ties share the gradient."""
+    dims = normalize_dims(dim, input.array.ndim)
+    _require_elements("amin", input, dims)
+    return Extreme("min", dims, keepdim)(input)
+
+
+def _select(function: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
+    """Value and place of an extremum along one dimension; the gradient goes to that place."""
+    dims = normalize_dims(dim, input.array.ndim)
+    _require_elements(function, input, dims)
+    if not input.array.ndim:
+        return ValuesIndices(clone(input), Tensor(xp(input.array).zeros((), dtypes.int64)))
+    places = Tensor(getattr(input.array, "arg" + function)(axis=dims[0], keepdims=True))
+    values = index.gather(input, dims[0], places)
+    if keepdim:
+        return ValuesIndices(values, places)
+    return ValuesIndices(shape.squeeze(values, dims[0]), shape.squeeze(places, dims[0]))
+
+
+def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    """The largest element; along `dim`, (values, indices); of two tensors, the larger element by element."""
+    if isinstance(dim, Tensor):
+        return elementwise.maximum(input, dim)
+    return amax(input) if dim is None else _select("max", input, dim, keepdim)
+
+
+def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    """The smallest element; along `dim`, (values, indices); of two tensors, the smaller element by element."""
+    if isinstance(dim, Tensor):
+        return elementwise.minimum(input, dim)
+    return amin(input) if dim is None else _select("min", input, dim, keepdim)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The place of the largest element (the first of several), int64; into the flattened input for dim=None."""
+    _require_elements("argmax", input, normalize_dims(dim, input.array.ndim))
+    return Tensor(input.array.argmax(axis=None if not input.array.ndim else dim, keepdims=keepdim))
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The place of the smallest element (the first of several), int64; into the flattened input for dim=None."""
+    _require_elements("argmin", input, normalize_dims(dim, input.array.ndim))
+    return Tensor(input.array.argmin(axis=None if not input.array.ndim else dim, keepdims=keepdim))
+
+
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """True where some element along `dim` is nonzero."""
+    return Tensor((input.array != 0).any(axis=normalize_dims(dim, input.array.ndim), keepdims=keepdim))
+
+
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """True where every element along `dim` is nonzero."""
+    return Tensor((input.array != 0).all(axis=normalize_dims(dim, input.array.ndim), keepdims=keepdim))
+
+
+def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
+    """How many elements along `dim` are nonzero, int64."""
+    return Tensor((input.array != 0).sum(axis=normalize_dims(dim, input.array.ndim)))
+
+
+def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
+    """log of the sum of exponentials over `dim`, without overflow."""
+    input = as_floating(input)
+    return LogSumExp(normalize_dims(dim, input.array.ndim), keepdim)(input)
+
+
+def norm(
+    input: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """(Σ |x|ᵖ)^(1/p) over `dim`; p = 2 for 'fro', the largest |x| for inf, the smallest for −inf, the count of nonzeros for 0."""
+    input = input if dtype is None else cast(input, dtype)
+    if not dtypes.is_floating(input.array.dtype):
+        raise RuntimeError(f"norm: expected a floating point tensor, but got {input.array.dtype.name}")
+    if p in ("fro", None, 2):
+        return Norm2(normalize_dims(dim, input.array.ndim), keepdim)(input)
+    if isinstance(p, str):
+        raise RuntimeError(f"norm: expected p to be a number or 'fro', but got {p!r}")
+    size = elementwise.abs_(input)
+    if p == math.inf:
+        return amax(size, dim, keepdim)
+    if p == -math.inf:
+        return amin(size, dim, keepdim)
+    if p == 0:
+        return sum(cast(Tensor(input.array != 0), input.array.dtype), dim, keepdim)
+    if p == 1:
+        return sum(size, dim, keepdim)
+    return arithmetic.pow(sum(arithmetic.pow(size, p), dim, keepdim), 1 / p)
+
+
+class Norm2(Function):
+    """√Σx²; the slope where the norm is 0 is taken as 0"""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool):
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x):
+        out = xp(x).sqrt((x * x).sum(axis=self.dims, keepdims=self.keepdim))
+        self.saved = (x, out)
+        return out
+
+    def backward(self, grad):
+        x, out = self.saved
+        scale = grad / xp(x).where(out == 0, 1, out)
+        return x * _expand(scale, self.dims, self.keepdim, x.shape)
+
+
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running sums along `dim`; same shape."""
+    input = _widened(input, dtype)
+    return CumSum(normalize_dim(dim, input.array.ndim))(input)
+
+
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The median (the lower of two); along `dim`, (values, indices)."""
+    if dim is None:
+        flat = shape.reshape(input, (-1,))
+        return median(flat, 0).values
+    dim = normalize_dim(dim, input.array.ndim)
+    middle = (input.array.shape[dim] - 1) // 2
+    order = xp(input.array).argsort(input.array, axis=dim, kind="stable")
+    places = Tensor(order.take([middle], axis=dim))
+    values = index.gather(input, dim, places)
+    if keepdim:
+        return ValuesIndices(values, places)
+    return ValuesIndices(shape.squeeze(values, dim), shape.squeeze(places, dim))
