@@ -123,9 +123,7 @@ def _decay(param: Array, grad: Array, lr: float, weight_decay: float, decoupled:
     return grad
 
 
-def _update_moments(
-    grad: Array, exp_avg: Array, exp_avg_sq: Array, beta1: float, beta2: float
-) -> None:
+def _update_moments(grad: Array, exp_avg: Array, exp_avg_sq: Array, beta1: float, beta2: float) -> None:
     """m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g²."""
     exp_avg *= beta1
     exp_avg += (1 - beta1) * grad
