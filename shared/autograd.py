@@ -162,7 +162,7 @@ class Function:
 
     saved: tuple = ()
     needs: Sequence[bool] = ()
-    edges: tuple[Function | Tensor | None, ...] | None = ()
+    edges: Sequence[Function | Tensor | None] | None = ()
     origins: Sequence[tuple] = ()
     hooks: list[Callable] | None = None
     trace: list[str] | None = None
@@ -174,18 +174,23 @@ class Function:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def __call__(self, *inputs: Tensor | float) -> Tensor:
-        arrays, needs = [], []
+        arrays: list[Any] = []
+        edges: list[Function | Tensor | None] = []
+        needed = False
         for x in inputs:
+            edge = None
             if isinstance(x, Tensor):
+                arrays.append(x.array)
                 if x._base is not None:
                     _check_view(x)
-                arrays.append(x.array)
-                needs.append(x._requires_grad)
+                if x._requires_grad:
+                    edge = x if x._fn is None else x._fn
+                    needed = True
             else:
                 arrays.append(x)
-                needs.append(False)
-        recording = True in needs and _modes.grad
-        self.needs = needs if recording else [False] * len(needs)
+            edges.append(edge)
+        recording = needed and _modes.grad
+        self.needs = [edge is not None for edge in edges] if recording else [False] * len(edges)
         try:
             result = self.forward(*arrays)
         except (ValueError, TypeError) as error:
@@ -195,7 +200,15 @@ class Function:
         if self.view:
             _join_view(output, inputs[0])
         if recording:
-            self._record(inputs, output)
+            self.number = next(_creation_numbers)
+            self.edges = edges
+            self.shape, self.dtype = output.array.shape, output.array.dtype
+            if self.saved:
+                self.origins = self._origins_of_saved(inputs, output)
+            if _modes.anomaly:
+                self.trace = traceback.format_stack()[:-1]
+            output._requires_grad = True
+            output._fn = self
         return output
 
     def explain(self, error: Exception, arrays: list) -> Exception:
@@ -212,17 +225,6 @@ class Function:
     def name(self) -> str:
         """The op's name in messages and drawings, e.g. 'Mul'."""
         return type(self).__name__
-
-    def _record(self, inputs: Sequence[Tensor | float], output: Tensor) -> None:
-        self.number = next(_creation_numbers)
-        self.shape, self.dtype = output.array.shape, output.array.dtype
-        self.edges = tuple([_edge_of(x) if need else None for x, need in zip(inputs, self.needs, strict=True)])
-        if self.saved:
-            self.origins = self._origins_of_saved(inputs, output)
-        if _modes.anomaly:
-            self.trace = traceback.format_stack()[:-3]
-        output._requires_grad = True
-        output._fn = self
 
     def _origins_of_saved(self, inputs: Sequence[Tensor | float], output: Tensor) -> list[tuple]:
         """For each saved array that is the output or an input: its place, where it came from, and its version."""
@@ -263,11 +265,6 @@ class Function:
 
 
 _OUTPUT = object()  # stands for a node's own output among its origins: the node itself would be a cycle
-
-
-def _edge_of(x: Tensor) -> Function | Tensor:
-    """Where a gradient for `x` goes: to the node that made it, or to the leaf itself."""
-    return x if x._fn is None else x._fn
 
 
 def _check_view(x: Tensor) -> None:
@@ -317,24 +314,21 @@ class _Gradients:
     def __init__(self, create_graph: bool):
         self.create_graph = create_graph
         self.sums: dict[Any, Any] = {}
-        self.owned: set[int] = set()
+        self.owned: set[int] = set()  # ids of the nodes and leaves whose sum is in a buffer of the engine's own
         self.waiting: list[tuple[int, Function]] = []  # a heap: the youngest node first
 
-    def add(self, edge: Function | Tensor, grad: Any, fresh: bool) -> None:
+    def add(self, edge: Function | Tensor, grad: Any) -> None:
         before = self.sums.get(edge)
         if before is None:
             self.sums[edge] = grad
-            if fresh:
-                self.owned.add(id(edge))
             if isinstance(edge, Function):
                 heapq.heappush(self.waiting, (-edge.number, edge))
-        elif self.create_graph:
-            self.sums[edge] = before + grad
         elif id(edge) in self.owned:
             self.sums[edge] = operator.iadd(before, grad)
         else:
             self.sums[edge] = before + grad
-            self.owned.add(id(edge))
+            if not self.create_graph:
+                self.owned.add(id(edge))
 
     def pop(self) -> tuple[Function, Any]:
         node = heapq.heappop(self.waiting)[1]
@@ -354,7 +348,9 @@ def _run(
     captured: dict[Function, Any] = {}
     wanted = {t._fn for t in targets if t._fn is not None} if targets is not None else ()
     for root, seed in zip(roots, seeds, strict=True):
-        gradients.add(_edge_of(root), seed, fresh=False)
+        if root._base is not None:
+            _check_view(root)
+        gradients.add(root if root._fn is None else root._fn, seed)
     while gradients.waiting:
         node, grad = gradients.pop()
         if node.edges is None:
@@ -366,56 +362,71 @@ def _run(
             grad = _call_hooks(node.hooks, grad, create_graph)
         if node in wanted:
             captured[node] = grad
-        for edge, result, fresh in _gradients_of(node, grad, create_graph):
-            gradients.add(edge, result, fresh)
+        results = _backward_of(node, grad, create_graph)
+        for edge, result in zip(node.edges, results, strict=True):
+            if edge is None or result is None:
+                continue
+            fitted = _fit(result, edge)
+            if isinstance(edge, Tensor) and _is_fresh(fitted, grad, results, node.saved) and edge not in gradients.sums:
+                gradients.owned.add(id(edge))
+            gradients.add(edge, fitted)
         if not keep:
-            node.edges, node.saved, node.origins = None, (), []
+            node.edges, node.saved, node.origins = None, (), ()
     gradients.sums.update(captured)
     return gradients
 
 
-def _gradients_of(node: Function, grad: Any, create_graph: bool) -> list[tuple[Function | Tensor, Any, bool]]:
-    """Calls the node's backward; gives (edge, gradient, whether the array belongs to nobody else) per input."""
-    node._check_saved()
-    assert node.edges is not None
-    saved = node.saved
+def _backward_of(node: Function, grad: Any, create_graph: bool) -> tuple:
+    """One gradient per input, from the node's backward."""
+    if node.origins:
+        node._check_saved()
     if create_graph:
-        if not node.twice:
-            raise RuntimeError(
-                f"create_graph=True: the gradient of {node.name} cannot itself be differentiated (its Function does "
-                f"not declare twice = True)"
-            )
-        node.saved = node._saved_as_tensors()
-    try:
+        results = _recorded_backward(node, grad)
+    else:
         results = node.backward(grad)
-    finally:
-        node.saved = saved
     if not isinstance(results, tuple):
         results = (results,)
+    assert node.edges is not None
     if len(results) != len(node.edges):
         raise RuntimeError(
             f"the backward of {node.name} returned {len(results)} gradients, expected {len(node.edges)}: one per input"
         )
-    found = []
-    for place, (edge, result) in enumerate(zip(node.edges, results, strict=True)):
-        if edge is None or result is None:
-            continue
-        if _modes.anomaly:
+    if _modes.anomaly:
+        for place, result in enumerate(results):
             _check_anomaly(node, result, place)
-        is_leaf = isinstance(edge, Tensor)
-        shape, dtype = (edge.array.shape, edge.array.dtype) if is_leaf else (edge.shape, edge.dtype)
-        fresh = (
-            result is not grad
-            and not create_graph
-            and getattr(result, "base", None) is None
-            and not any(result is other for other in (*results[:place], *results[place + 1 :], *saved))
+    return results
+
+
+def _recorded_backward(node: Function, grad: Tensor) -> Any:
+    """The node's backward on Tensors, so that it leaves a graph of its own."""
+    if not node.twice:
+        raise RuntimeError(
+            f"create_graph=True: the gradient of {node.name} cannot itself be differentiated (its Function does not "
+            f"declare twice = True)"
         )
-        if result.shape != shape:
-            result, fresh = unbroadcast(result, shape), False
-        if result.dtype != dtype:
-            result, fresh = (result.to(dtype) if create_graph else result.astype(dtype)), True
-        found.append((edge, result, fresh))
-    return found
+    arrays = node.saved
+    node.saved = node._saved_as_tensors()
+    try:
+        return node.backward(grad)
+    finally:
+        node.saved = arrays
+
+
+def _fit(grad: Any, edge: Function | Tensor) -> Any:
+    """The gradient in the shape and dtype of the input it is for: broadcasting and promotion undone."""
+    input = edge.array if isinstance(edge, Tensor) else edge
+    if grad.shape != input.shape:
+        grad = unbroadcast(grad, input.shape)
+    if grad.dtype != input.dtype:
+        grad = grad.to(input.dtype) if isinstance(grad, Tensor) else grad.astype(input.dtype)
+    return grad
+
+
+def _is_fresh(result: Any, grad: Any, results: tuple, saved: tuple) -> bool:
+    """True where nobody else holds the array, so that a leaf may keep it without a copy."""
+    if result is grad or isinstance(result, Tensor) or getattr(result, "base", None) is not None:
+        return False
+    return sum(result is other for other in results) <= 1 and not any(result is other for other in saved)
 
 
 def _call_hooks(hooks: list[Callable], grad: Any, create_graph: bool) -> Any:
@@ -429,7 +440,7 @@ def _call_hooks(hooks: list[Callable], grad: Any, create_graph: bool) -> Any:
 
 def _check_anomaly(node: Function, result: Any, place: int) -> None:
     array = result.array if isinstance(result, Tensor) else result
-    if xp(array).isnan(array).any():
+    if array is not None and xp(array).isnan(array).any():
         where = "".join(node.trace) if node.trace else "  (its forward ran outside detect_anomaly)\n"
         raise RuntimeError(
             f"Function '{node.name}Backward0' returned nan values in its {place}th output. The op was called here:\n{where}"

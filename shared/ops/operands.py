@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,14 @@ def promote(*operands: Operand, floating: bool = False) -> list[Operand]:
     return promoted
 
 
-def pair(a: Operand, b: Operand, floating: bool = False) -> list[Operand]:
+def pair(a: Operand, b: Operand, floating: bool = False) -> Sequence[Operand]:
     """`promote` for two operands, quick where there is nothing to do."""
-    if isinstance(a, Tensor) and dtypes.is_floating(dtype := a.array.dtype):
+    if isinstance(a, Tensor) and a.array.dtype.kind == "f":
         if isinstance(b, Tensor):
-            if b.array.dtype == dtype:
-                return [a, b]
+            if b.array.dtype is a.array.dtype:
+                return a, b
         elif type(b) is float or type(b) is int:
-            return [a, b]
+            return a, b
     return promote(a, b, floating=floating)
 
 
