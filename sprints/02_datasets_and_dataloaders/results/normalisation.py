@@ -127,7 +127,7 @@ def main() -> None:
 
     results = Results(__file__, seed=arguments.seed)
     alt = (
-        "Left: loss after one epoch against learning rate, three valleys at different places. Right: the error "
+        "Left: loss after one epoch against learning rate, three valleys apart. Right: the error "
         "of the two-sums formula grows to above one with the offset, Welford's and Chan's stay small."
     )
     results.figure(figure, "normalisation", alt=alt)

@@ -106,6 +106,9 @@ def main() -> None:
         ylabel="error of the gradient, relative",
         title="How far a batch is from the whole",
     )
+    ticks = [0.2, 0.5, 1, 2, 5]
+    right.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.yaxis.set_minor_locator(plt.NullLocator())
     right.legend(loc="lower left")
 
     results = Results(__file__, seed=arguments.seed)
