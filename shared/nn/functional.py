@@ -1,0 +1,130 @@
+"""The operations of neural networks as functions; most live in `shared.ops`, with their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.ops.activation import (
+    elu,
+    gelu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    mish,
+    prelu,
+    relu,
+    relu6,
+    selu,
+    silu,
+    softmax,
+    softmin,
+    softplus,
+    softsign,
+)
+from shared.ops.creation import one_hot
+from shared.ops.cross_entropy import cross_entropy, nll_loss
+from shared.ops.dropout import dropout, dropout1d, dropout2d
+from shared.ops.elementwise import clamp, sigmoid, tanh
+from shared.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
+from shared.ops.matmul import einsum, linear
+from shared.ops.reduce import norm
+from shared.ops.shape import pad
+from shared.tensor import Tensor
+
+__all__ = [
+    "bilinear",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cosine_similarity",
+    "cross_entropy",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "elu",
+    "gelu",
+    "glu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "mish",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
+    "pairwise_distance",
+    "prelu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softsign",
+    "tanh",
+]
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
+    """input / max(‖input‖ₚ, eps), the norm taken along `dim`.
+
+    >>> import shared
+    >>> shared.nn.functional.normalize(shared.tensor([[3., 4.]]))
+    tensor([[0.6000, 0.8000]])
+    """
+    return input / clamp(norm(input, p, dim, keepdim=True), min=eps)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """x1 · x2 / (max(‖x1‖, eps) · max(‖x2‖, eps)) along `dim`; the inputs broadcast.
+
+    >>> import shared
+    >>> shared.nn.functional.cosine_similarity(shared.tensor([1., 0.]), shared.tensor([1., 1.]), dim=0)
+    tensor(0.7071)
+    """
+    lengths = clamp(norm(x1, 2, dim), min=eps) * clamp(norm(x2, 2, dim), min=eps)
+    return (x1 * x2).sum(dim) / lengths
+
+
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """‖x1 − x2 + eps‖ₚ along the last dimension."""
+    return norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x₁ᵀ W_k x₂ + b_k: inputs (…, i) and (…, j), weight (k, i, j), bias (k,) → (…, k)."""
+    expected = (*input1.shape[:-1], weight.shape[1]), (*input1.shape[:-1], weight.shape[2])
+    if (tuple(input1.shape), tuple(input2.shape)) != expected:
+        raise RuntimeError(
+            f"bilinear: inputs of shapes {tuple(input1.shape)} and {tuple(input2.shape)} do not fit weight "
+            f"{tuple(weight.shape)}: expected (…, {weight.shape[1]}) and (…, {weight.shape[2]}) with equal leading sizes"
+        )
+    rows = einsum(
+        "ni,kij,nj->nk", input1.reshape(-1, weight.shape[1]), weight, input2.reshape(-1, weight.shape[2])
+    )
+    out = rows.reshape(*input1.shape[:-1], weight.shape[0])
+    return out if bias is None else out + bias

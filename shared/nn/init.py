@@ -1,0 +1,239 @@
+"""Initial values of parameters. Every function fills a tensor in place, outside the graph, and returns it.
+
+fan_in is the number of inputs that feed one output, fan_out the number of outputs that one input feeds. With
+independent weights of mean 0, a linear layer multiplies the variance of a signal by fan_in · Var(w), and that of a
+gradient by fan_out · Var(w): the variances below keep those products near 1.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from shared.arrays.device import xp
+from shared.autograd import no_grad
+from shared.ops.creation import randn, randperm
+from shared.tensor import Tensor
+
+
+@no_grad()
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
+    """Uniform in [a, b)."""
+    return tensor.uniform_(a, b, generator=generator)
+
+
+@no_grad()
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+    """Normal with this mean and standard deviation."""
+    return tensor.normal_(mean, std, generator=generator)
+
+
+@no_grad()
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Any = None,
+) -> Tensor:
+    """Normal, but with every value outside [a, b] drawn again."""
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be incorrect.",
+            stacklevel=2,
+        )
+        return tensor.copy_(_truncated_tail(tensor, mean, std, a, b, generator))
+    tensor.normal_(mean, std, generator=generator)
+    outside = (tensor < a) | (tensor > b)
+    while outside.any():
+        count = int(outside.sum())
+        drawn = randn(count, generator=generator, dtype=tensor.dtype, device=tensor.device) * std + mean
+        tensor.array[outside.array] = drawn.array
+        outside = (tensor < a) | (tensor > b)
+    return tensor
+
+
+def _truncated_tail(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+    """Draws by rejection from uniform candidates: where [a, b] is far out, normal draws hardly ever fall into it."""
+    peak = min(max(a, mean), b)
+    out = tensor.detach().clone()
+    pending = (out == out) | (out != out)
+    while pending.any():
+        candidate = out.clone().uniform_(a, b, generator=generator)
+        chance = (((peak - mean) ** 2 - (candidate - mean) ** 2) / (2 * std * std)).exp()
+        accepted = pending & (out.clone().uniform_(generator=generator) < chance)
+        out.array[accepted.array] = candidate.array[accepted.array]
+        pending = pending & ~accepted
+    return out
+
+
+@no_grad()
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """`val` everywhere."""
+    return tensor.fill_(val)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """1 everywhere."""
+    return constant_(tensor, 1.0)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """0 everywhere."""
+    return constant_(tensor, 0.0)
+
+
+@no_grad()
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity matrix, for a tensor of 2 dimensions: a Linear layer that starts by passing its input on."""
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    tensor.zero_()
+    diagonal = list(range(min(tensor.shape)))
+    tensor.array[diagonal, diagonal] = 1
+    return tensor
+
+
+@no_grad()
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution weight (out, in, k…) that passes its input on: 1 in the middle of kernel (i, i), 0 elsewhere."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    if tensor.shape[0] % groups:
+        raise ValueError("dim 0 must be divisible by groups")
+    per_group = tensor.shape[0] // groups
+    middle = tuple(size // 2 for size in tensor.shape[2:])
+    tensor.zero_()
+    for group in range(groups):
+        for channel in range(min(per_group, tensor.shape[1])):
+            tensor.array[(group * per_group + channel, channel, *middle)] = 1
+    return tensor
+
+
+# ---------------------------------------------------------------- by the number of inputs and outputs
+
+
+def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
+    """(inputs per output, outputs per input) of a weight (out, in, kernel…)."""
+    if tensor.ndim < 2:
+        raise ValueError(
+            f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, but its shape is "
+            f"{tuple(tensor.shape)}"
+        )
+    receptive_field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor that makes up for what an activation takes from the standard deviation of its input.
+
+    >>> calculate_gain("relu") ** 2, calculate_gain("tanh")
+    (2.0000000000000004, 1.6666666666666667)
+    """
+    if nonlinearity in ("linear", "sigmoid") or nonlinearity.startswith("conv"):
+        return 1
+    if nonlinearity == "leaky_relu":
+        if param is not None and (isinstance(param, bool) or not isinstance(param, int | float)):
+            raise ValueError(f"negative_slope {param} not a valid number")
+        slope = 0.01 if param is None else param
+        return math.sqrt(2 / (1 + slope**2))
+    gains = {"relu": math.sqrt(2), "tanh": 5 / 3, "selu": 3 / 4}
+    if nonlinearity not in gains:
+        raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    return gains[nonlinearity]
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Uniform with variance gain² · 2 / (fan_in + fan_out): a compromise between signals and gradients.
+
+    Source: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks", eq. 16.
+    """
+    fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
+    std = gain * math.sqrt(2 / (fan_in + fan_out))
+    bound = math.sqrt(3) * std  # a uniform number in ±bound has the standard deviation bound / √3
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Normal with variance gain² · 2 / (fan_in + fan_out)."""
+    fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
+    std = gain * math.sqrt(2 / (fan_in + fan_out))
+    return normal_(tensor, 0.0, std, generator)
+
+
+def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
+    if mode.lower() not in ("fan_in", "fan_out"):
+        raise ValueError(f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']")
+    fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
+    return fan_in if mode.lower() == "fan_in" else fan_out
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
+    """Uniform with variance gain² / fan, the gain being that of the activation that follows (`a`: its slope).
+
+    Source: He et al. (2015), "Delving Deep into Rectifiers", eq. 10 and 14.
+    """
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        return tensor
+    std = calculate_gain(nonlinearity, a) / math.sqrt(_calculate_correct_fan(tensor, mode))
+    bound = math.sqrt(3) * std
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
+    """Normal with variance gain² / fan."""
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+        return tensor
+    std = calculate_gain(nonlinearity, a) / math.sqrt(_calculate_correct_fan(tensor, mode))
+    return normal_(tensor, 0.0, std, generator)
+
+
+@no_grad()
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+    """gain times a random matrix with orthonormal rows or columns, whichever are fewer; trailing dims flattened.
+
+    Sources: Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+    networks"; Mezzadri (2007) for the signs that make it uniform.
+    """
+    if tensor.ndim < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    if tensor.numel() == 0:
+        return tensor
+    rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
+    drawn = randn(max(rows, columns), min(rows, columns), generator=generator, device=tensor.device).array
+    module = xp(drawn)
+    q, r = module.linalg.qr(drawn)
+    q = q * module.sign(module.diagonal(r))
+    q = (q.T if rows < columns else q).reshape(tuple(tensor.shape))
+    return tensor.copy_(Tensor(q * gain))
+
+
+@no_grad()
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Normal, with a share of `sparsity` of every column set to 0. Source: Martens (2010), "Deep learning via
+    Hessian-free optimization"."""
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    tensor.normal_(0, std, generator=generator)
+    for column in range(columns):
+        chosen = randperm(rows, generator=generator, device=tensor.device).array[:zeros]
+        tensor.array[chosen, column] = 0
+    return tensor

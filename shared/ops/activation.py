@@ -1,0 +1,428 @@
+"""Activation functions, each with its own gradient, and softmax and log-softmax.
+
+`sigmoid`, `tanh` and `erf` are with the other elementwise operations.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from shared.arrays import dtypes
+from shared.arrays.device import special, xp
+from shared.autograd import Function
+from shared.ops import elementwise
+from shared.ops.inplace import assign
+from shared.ops.operands import as_floating, cast
+from shared.ops.shape import normalize_dim
+from shared.tensor import Tensor
+
+SQRT_2 = math.sqrt(2)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+INV_SQRT_2_PI = 1 / math.sqrt(2 * math.pi)
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+def _math(x: Any) -> Any:
+    """Where `exp`, `tanh`, `where` … for `x` are: a backward written with it can itself be differentiated."""
+    return elementwise if isinstance(x, Tensor) else xp(x)
+
+
+def _wide(x: Any) -> Any:
+    """float16 and bfloat16 arrays as float32: sums of exponentials need the digits."""
+    return x.astype(dtypes.float32) if x.dtype.itemsize < 4 else x
+
+
+def _sum(x: Any, dim: int) -> Any:
+    return x.sum(dim, keepdim=True) if isinstance(x, Tensor) else x.sum(axis=dim, keepdims=True)
+
+
+def _require_floating(name: str, input: Tensor) -> None:
+    if not dtypes.is_floating(input.array.dtype):
+        raise NotImplementedError(
+            f"{name}: not implemented for {input.array.dtype.name}; expected a floating-point input, e.g. x.float()"
+        )
+
+
+# ---------------------------------------------------------------- rectifiers
+
+
+class Relu(Function):
+    """max(x, 0); the slope at 0 is taken as 0"""
+
+    twice = True
+
+    def forward(self, x):
+        out = xp(x).maximum(x, 0)
+        self.saved = (out,)
+        return out
+
+    def backward(self, grad):
+        (out,) = self.saved
+        return _math(grad).where(out <= 0, 0, grad)
+
+
+class LeakyRelu(Function):
+    """x where x > 0, slope · x elsewhere"""
+
+    twice = True
+
+    def __init__(self, slope: float):
+        self.slope = slope
+
+    def forward(self, x):
+        self.saved = (x,)
+        return xp(x).where(x > 0, x, x * self.slope)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        return _math(grad).where(x > 0, grad, grad * self.slope)
+
+
+class Elu(Function):
+    """scale · x where x > 0, scale · alpha · (eˣ − 1) elsewhere"""
+
+    twice = True
+
+    def __init__(self, alpha: float, scale: float = 1.0):
+        self.alpha, self.scale = alpha, scale
+
+    def forward(self, x):
+        self.saved = (x,)
+        module = xp(x)
+        return self.scale * module.where(x > 0, x, self.alpha * module.expm1(module.minimum(x, 0)))
+
+    def backward(self, grad):
+        (x,) = self.saved
+        ops = _math(grad)
+        slope = self.alpha * ops.exp(ops.where(x > 0, 0, x))
+        return grad * self.scale * ops.where(x > 0, 1, slope)
+
+
+class Hardtanh(Function):
+    """x limited to [low, high]; the slope at the limits is taken as 0"""
+
+    twice = True
+
+    def __init__(self, low: float, high: float):
+        self.low, self.high = low, high
+
+    def forward(self, x):
+        self.saved = (x,)
+        return xp(x).clip(x, self.low, self.high)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        return _math(grad).where((x <= self.low) | (x >= self.high), 0, grad)
+
+
+# ---------------------------------------------------------------- smooth ones
+
+
+class Softplus(Function):
+    """log(1 + e^(βx)) / β, a smooth ReLU; x itself where βx > threshold"""
+
+    twice = True
+
+    def __init__(self, beta: float, threshold: float):
+        self.beta, self.threshold = beta, threshold
+
+    def forward(self, x):
+        self.saved = (x,)
+        module = xp(x)
+        z = x * self.beta
+        soft = module.maximum(z, 0) + module.log1p(
+            module.exp(-abs(z))
+        )  # e to the power of −|z| cannot overflow
+        return module.where(z > self.threshold, x, soft / self.beta)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        ops = _math(grad)
+        z = x * self.beta
+        return grad * ops.where(z > self.threshold, 1, (ops.tanh(z * 0.5) + 1) * 0.5)
+
+
+class Silu(Function):
+    """x · σ(x), also called Swish"""
+
+    twice = True
+
+    def forward(self, x):
+        self.saved = (x,)
+        return x * ((xp(x).tanh(x * 0.5) + 1) * 0.5)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        sigmoid = (_math(x).tanh(x * 0.5) + 1) * 0.5
+        return grad * sigmoid * (1 + x * (1 - sigmoid))
+
+
+class Gelu(Function):
+    """x · Φ(x), where Φ is the normal distribution function"""
+
+    twice = True
+
+    def forward(self, x):
+        self.saved = (x,)
+        return x * _normal_cdf(x)
+
+    def backward(self, grad):
+        (x,) = self.saved
+        density = _math(x).exp(x * x * -0.5) * INV_SQRT_2_PI
+        return grad * (_normal_cdf(x) + x * density)
+
+
+def _normal_cdf(x: Any) -> Any:
+    erf = elementwise.erf if isinstance(x, Tensor) else special(x).erf
+    if not isinstance(x, Tensor) and x.dtype.itemsize < 4:
+        return (0.5 * (1 + erf(_wide(x) / SQRT_2))).astype(x.dtype)
+    return 0.5 * (1 + erf(x / SQRT_2))
+
+
+class GeluTanh(Function):
+    """x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), GPT-2's approximation of GELU"""
+
+    twice = True
+
+    def forward(self, x):
+        self.saved = (x,)
+        inner = SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
+        return 0.5 * x * (1 + xp(x).tanh(inner))
+
+    def backward(self, grad):
+        (x,) = self.saved
+        squared = x * x
+        tanh = _math(x).tanh(SQRT_2_OVER_PI * x * (1 + 0.044715 * squared))
+        inner_slope = SQRT_2_OVER_PI * (1 + 3 * 0.044715 * squared)
+        return grad * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * inner_slope)
+
+
+# ---------------------------------------------------------------- softmax
+
+
+def softmax_formula(x: Any, dim: int) -> Any:
+    """exp(x) / Σ exp(x) along `dim` of an array; the maximum is taken out first, so that nothing overflows."""
+    e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
+    e /= e.sum(axis=dim, keepdims=True)
+    return e
+
+
+def log_softmax_formula(x: Any, dim: int) -> Any:
+    """x − log Σ exp(x) along `dim` of an array; the maximum is taken out first, so that nothing overflows."""
+    shifted = x - x.max(axis=dim, keepdims=True)
+    total = xp(x).exp(shifted).sum(axis=dim, keepdims=True)
+    shifted -= xp(x).log(total)
+    return shifted
+
+
+class Softmax(Function):
+    """eˣ / Σ eˣ along a dimension; ∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ − yⱼ)"""
+
+    twice = True
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def forward(self, x):
+        out = softmax_formula(_wide(x), self.dim).astype(x.dtype, copy=False) if x.size else x.copy()
+        self.saved = (out,)
+        return out
+
+    def backward(self, grad):
+        (y,) = self.saved
+        return y * (grad - _sum(grad * y, self.dim))
+
+
+class LogSoftmax(Function):
+    """x − log Σ eˣ along a dimension; ∂yᵢ/∂xⱼ = δᵢⱼ − e^yⱼ"""
+
+    twice = True
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def forward(self, x):
+        out = log_softmax_formula(_wide(x), self.dim).astype(x.dtype, copy=False) if x.size else x.copy()
+        self.saved = (out,)
+        return out
+
+    def backward(self, grad):
+        (y,) = self.saved
+        return grad - _math(y).exp(y) * _sum(grad, self.dim)
+
+
+def _softmax_dim(name: str, input: Tensor, dim: int | None) -> int:
+    if dim is None:
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+        warnings.warn(
+            f"{name}: Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X "
+            f"as an argument (dim={dim} was taken).",
+            stacklevel=3,
+        )
+    return normalize_dim(dim, input.ndim)
+
+
+def _along(function: type[Function], name: str, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    if dtype is not None:
+        input = cast(input, dtype)
+    _require_floating(name, input)
+    dim = _softmax_dim(name, input, dim)
+    if input.ndim == 0:
+        return function(0)(input.reshape(1)).reshape(())
+    return function(dim)(input)
+
+
+def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
+    """exp(input) / Σ exp(input) along `dim`: positive numbers that sum to 1. `dtype` casts the input first.
+
+    A slice of nothing but −inf gives NaN, as in PyTorch.
+
+    >>> import shared
+    >>> shared.softmax(shared.tensor([[0., 0.], [1000., -1000.]]), dim=1)
+    tensor([[0.5000, 0.5000],
+            [1.0000, 0.0000]])
+    """
+    return _along(Softmax, "softmax", input, dim, dtype)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
+    """log(softmax(input, dim)), computed without leaving the logarithm, so that large differences stay finite.
+
+    >>> import shared
+    >>> shared.log_softmax(shared.tensor([0., -10000.]), dim=0).tolist()
+    [0.0, -10000.0]
+    """
+    return _along(LogSoftmax, "log_softmax", input, dim, dtype)
+
+
+def softmin(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
+    """softmax(−input)."""
+    return softmax(-input, dim, dtype=dtype)
+
+
+# ---------------------------------------------------------------- what users call
+
+
+def _apply(name: str, function: Function, input: Tensor, inplace: bool) -> Tensor:
+    _require_floating(name, input)
+    return assign(input, function(input)) if inplace else function(input)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(input, 0), element by element.
+
+    >>> import shared
+    >>> shared.relu(shared.tensor([-1., 0., 2.]))
+    tensor([0., 0., 2.])
+    """
+    return assign(input, Relu()(input)) if inplace else Relu()(input)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """input limited to [0, 6]."""
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """input limited to [min_val, max_val]."""
+    if min_val > max_val:
+        raise ValueError(f"hardtanh: min_val cannot be greater than max_val, but got {min_val} and {max_val}")
+    return _apply("hardtanh", Hardtanh(min_val, max_val), input, inplace)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """input where it is positive, negative_slope · input elsewhere."""
+    return _apply("leaky_relu", LeakyRelu(negative_slope), input, inplace)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """leaky_relu with a learned slope: one for all, or one per channel (dimension 1)."""
+    if weight.numel() != 1:
+        channels = input.shape[1] if input.ndim > 1 else 1
+        if weight.ndim != 1 or weight.numel() != channels:
+            raise RuntimeError(
+                f"prelu: expected a weight of 1 or {channels} elements (the channels of input {tuple(input.shape)}), "
+                f"but got shape {tuple(weight.shape)}"
+            )
+        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
+    elif weight.ndim > input.ndim:
+        weight = weight.reshape(())
+    return elementwise.where(input > 0, input, weight * input)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """input where it is positive, alpha · (exp(input) − 1) elsewhere. Source: Clevert et al. (2016)."""
+    return _apply("elu", Elu(alpha), input, inplace)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """elu, scaled so that activations keep mean 0 and variance 1. Source: Klambauer et al. (2017)."""
+    return _apply("selu", Elu(SELU_ALPHA, SELU_SCALE), input, inplace)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + exp(beta · input)) / beta; input itself where beta · input > threshold."""
+    return _apply("softplus", Softplus(beta, threshold), input, False)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log σ(input), finite where σ itself has underflowed."""
+    return -_apply("logsigmoid", Softplus(1.0, math.inf), -input, False)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """input · σ(input). Source: Ramachandran et al., "Searching for Activation Functions" (2017)."""
+    return _apply("silu", Silu(), input, inplace)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """input · tanh(softplus(input)). Source: Misra (2019)."""
+    _require_floating("mish", input)
+    result = input * elementwise.tanh(softplus(input))
+    return assign(input, result) if inplace else result
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """input · Φ(input), Φ the normal distribution function; approximate="tanh" is the formula GPT-2 uses.
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016).
+
+    >>> import shared
+    >>> shared.nn.functional.gelu(shared.tensor([-1., 0., 1.]))
+    tensor([-0.1587,  0.0000,  0.8413])
+    """
+    if approximate not in ("none", "tanh"):
+        raise RuntimeError(
+            f"gelu: approximate argument must be either 'none' or 'tanh', but got {approximate!r}"
+        )
+    return _apply("gelu", Gelu() if approximate == "none" else GeluTanh(), input, False)
+
+
+def softsign(input: Tensor) -> Tensor:
+    """input / (1 + |input|)."""
+    return input / (1 + abs(input))
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """A sigmoid of straight lines: 0 below −3, 1 above 3."""
+    result = relu6(input + 3) / 6
+    return assign(input, result) if inplace else result
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """input · hardsigmoid(input)."""
+    result = input * hardsigmoid(input)
+    return assign(input, result) if inplace else result
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a · σ(b), where a and b are the halves of `input` along `dim`. Source: Dauphin et al. (2017)."""
+    dim = normalize_dim(dim, input.ndim)
+    if input.ndim == 0 or input.shape[dim] % 2:
+        raise RuntimeError(
+            f"glu: the halving dimension must be even, but dimension {dim} of {tuple(input.shape)} is not"
+        )
+    a, b = input.chunk(2, dim)
+    return a * elementwise.sigmoid(as_floating(b))
