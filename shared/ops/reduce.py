@@ -190,7 +190,11 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
 def var(
     input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> Tensor:
-    """The variance over `dim`: squared deviations summed, divided by n − correction (1 unless unbiased=False)."""
+    """The variance over `dim`: squared deviations summed, divided by n − correction (1 unless unbiased=False).
+
+    >>> shared.tensor([1.0, 2.0, 6.0]).var()
+    tensor(7.)
+    """
     if not dtypes.is_floating(input.array.dtype):
         raise RuntimeError(f"var and std: expected a floating point tensor, but got {input.array.dtype.name}")
     if correction is None:
@@ -198,8 +202,8 @@ def var(
     dims = normalize_dims(dim, input.array.ndim)
     deviation = arithmetic.sub(input, mean(input, dims, keepdim=True) if dims else input)
     squares = Sum(dims, keepdim)(arithmetic.mul(deviation, deviation))
-    freedom = max(count(input, dims) - correction, 0)
-    return arithmetic.div(squares, float(freedom))
+    freedom = count(input, dims) - correction
+    return arithmetic.div(squares, float(freedom) if freedom > 0 else 0.0)
 
 
 def std(
