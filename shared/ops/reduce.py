@@ -192,6 +192,7 @@ def var(
 ) -> Tensor:
     """The variance over `dim`: squared deviations summed, divided by n − correction (1 unless unbiased=False).
 
+    >>> import shared
     >>> shared.tensor([1.0, 2.0, 6.0]).var()
     tensor(7.)
     """
