@@ -1,1 +1,43 @@
-"""Fused kernels by family. In each, `reference.py` holds the formula in plain array code, the oracle of its faster twins."""
+"""Fused kernels by family. In each folder: `reference.py`, the formula in plain array code; `cpu.py`, its Numba twin.
+
+Numba is imported, and a kernel compiled or loaded from its cache on disk, when it is first called. The environment
+variable SHARED_KERNELS=reference keeps to the formulas; so does a machine without Numba.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+@functools.cache
+def _compiled(family: str) -> ModuleType | None:
+    """The family's Numba kernels, or None where they cannot be used."""
+    if os.environ.get("SHARED_KERNELS") == "reference" or importlib.util.find_spec("numba") is None:
+        return None
+    return importlib.import_module(f"shared.arrays.kernels.{family}.cpu")
+
+
+def select(family: str, *arrays: Any) -> ModuleType:
+    """The module whose functions serve `arrays`: Numba's for contiguous float32 or float64 on the CPU, else the formulas."""
+    first = arrays[0].dtype
+    if first.kind == "f" and first.itemsize >= 4:
+        if all(type(a) is np.ndarray and a.dtype is first and a.flags.c_contiguous for a in arrays):
+            kernels = _compiled(family)
+            if kernels is not None:
+                return kernels
+    return importlib.import_module(f"shared.arrays.kernels.{family}.reference")
+
+
+def warm_up() -> None:
+    """Compiles every kernel for float32 and float64, or loads it from the cache on disk."""
+    for family in ("optim",):
+        kernels = _compiled(family)
+        if kernels is not None:
+            kernels.warm_up()
