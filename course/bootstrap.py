@@ -1,7 +1,8 @@
 """`python -m course setup`: a virtual environment in .venv with everything the course needs.
 
-Standard library only: this runs before anything is installed. A second run installs nothing: .venv/course-setup.json
-remembers what was installed, from which pyproject.toml and constraints.txt, where and for which Python.
+Standard library only: this runs before anything is installed. A second run installs nothing:
+.venv/course-setup.json remembers what was installed, from which pyproject.toml and constraints.txt, where, for
+which Python.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def fingerprint(root: Path, version: str) -> str:
 
 
 def installed_extras(root: Path = ROOT) -> set[str] | None:
-    """The extras in an environment that is complete and up to date, or None where there is no such environment."""
+    """The extras in an environment that is complete and up to date; None where there is no such environment."""
     try:
         stamp = json.loads((root / ".venv" / "course-setup.json").read_text(encoding="utf-8"))
         version = stamp["python"]
@@ -72,8 +73,8 @@ def check_python() -> None:
     if missing:
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         raise SetupError(
-            f"This Python has no module `{missing[0]}`, which makes virtual environments. On Debian and Ubuntu it is a "
-            f"package of its own: `sudo apt-get install {package}`. Then run the same command again."
+            f"This Python has no module `{missing[0]}`, which makes virtual environments. On Debian and Ubuntu it "
+            f"is a package of its own: `sudo apt-get install {package}`. Then run the same command again."
         )
 
 
@@ -114,7 +115,7 @@ def _version(python: Path) -> str | None:
 
 
 def _usable(root: Path) -> bool:
-    """Whether .venv has a Python that is new enough, has pip and believes to be where it is (a moved one does not)."""
+    """Whether .venv has a Python that is new enough, has pip, and was made where it is now."""
     python = venv_python(root)
     code = "import pip, sys; print(sys.version_info[:2] >= (3, 11), sys.prefix)"
     try:
@@ -173,7 +174,7 @@ def _install(python: Path, extras: list[str], root: Path) -> None:
 
 
 class _Ticker:
-    """One line that shows what is being done and for how long; on a terminal it moves, elsewhere it is a few lines."""
+    """Shows what is being done and for how long: one moving line on a terminal, a few lines elsewhere."""
 
     def __init__(self, text: str) -> None:
         self.text, self.live = text, sys.stdout.isatty()

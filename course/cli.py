@@ -1,71 +1,407 @@
-"""The commands. Each one is a few lines here; the work is in the module it names."""
+"""The commands. Each is a few lines here; the work is in the module it names."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from .sprints import ROOT, CourseError, find_folder, notebooks_of, sprint_folders
+from .sprints import ROOT, CourseError, find_folder, load_sprint, load_sprints, notebooks_of, sprint_folders
+
+if TYPE_CHECKING:
+    from .checking import Check
 
 app = typer.Typer(
-    help="Sprint to GPT: run, check and follow the course.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Sprint to GPT: run the course, check what you built, see how far you are.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(help="Datasets: list, fetch, verify.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+console = Console()
+STYLES = {"ok": "green", "note": "cyan", "slow": "yellow", "broken": "red"}
+STYLES |= {"passed": "green", "failed": "red", "skipped": "yellow", "missing": "red"}
+PREFETCHED = ("mnist-5k", "tinyshakespeare")
+
+SprintName = Annotated[str | None, typer.Argument(metavar="[NN]", help="Sprint number, e.g. 03.")]
 
 
-def main() -> None:
-    """Entry point: a CourseError becomes one readable message and exit code 1."""
+def main() -> int:
+    """Run the command line; a CourseError becomes one readable message and exit code 1."""
     try:
-        app()
+        app(standalone_mode=True)
     except CourseError as error:
         print(f"course: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         print("\ncourse: stopped.", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
+
+
+# ---------------------------------------------------------------- looking
+
+
+@app.command("list")
+def list_sprints() -> None:
+    """List the sprints, with hours and your milestones."""
+    from . import outcomes
+    from .docs import planned
+
+    record = _record()
+    sprints = {sprint.number: sprint for sprint in load_sprints()}
+    table = Table("", "Sprint", "Hours", "Milestones", "Notebooks", box=None, pad_edge=False)
+    for entry in planned():
+        label = f"{entry['number']:02d}"
+        if sprint := sprints.get(entry["number"]):
+            done = f"{outcomes.passed(record, sprint)} of {len(sprint.milestones)}"
+            table.add_row(label, sprint.title, f"{sprint.hours:g}", done, str(len(sprint.notebooks)))
+        else:
+            table.add_row(label, entry["title"], f"{entry['hours']:g}", "planned", "", style="dim")
+    console.print(table)
+
+
+@app.command()
+def progress() -> None:
+    """Show what you have reached, skill by skill, and what is open. Writes progress/mine.md too."""
+    from . import outcomes
+    from . import progress as pages
+
+    record, sprints = _record(), load_sprints()
+    if not sprints:
+        raise CourseError("There is no sprint here yet.")
+    table = Table("Sprint", "Milestones", "", box=None, pad_edge=False)
+    for sprint in sprints:
+        done, total = outcomes.passed(record, sprint), len(sprint.milestones)
+        table.add_row(
+            f"{sprint.label} {sprint.title}", f"{done} of {total}", "█" * done + "░" * (total - done)
+        )
+    console.print(table)
+    skills = Table("Skill", "Shown", box=None, pad_edge=False)
+    for skill, (done, total) in pages.skills(sprints, record).items():
+        style = "green" if done == total else None
+        skills.add_row(skill, f"{done} of {total}", style=style)
+    console.print("", skills)
+    still = pages.open_milestones(sprints, record)
+    if still:
+        sprint, text, state = still[0]
+        console.print(f"\nNext: sprint {sprint.label}, “{escape(text)}” ({state}). {len(still)} open in all.")
+    else:
+        console.print("\nEvery milestone is reached.")
+    written = pages.write_page(sprints, record)
+    console.print(f"Written: {written.relative_to(ROOT)}", style="dim")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what would be slow and why, and what to do about it."""
+    from . import doctor as checks
+
+    found = checks.findings()
+    table = Table("", "", "", box=None, pad_edge=False, show_header=False)
+    for finding in found:
+        table.add_row(finding.name, f"[{STYLES[finding.state]}]{finding.state}[/]", escape(finding.text))
+        if finding.remedy:
+            table.add_row("", "", f"→ {escape(finding.remedy)}")
+    console.print(table)
+    if any(finding.state == checks.BROKEN for finding in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def lab(
+    sprint: SprintName = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Open JupyterLab at your current sprint, or at the one you name."""
+    from . import outcomes
+
+    if sprint:
+        folder = find_folder(sprint)
+    elif chosen := outcomes.current(load_sprints(), _record()):
+        folder = chosen.folder
+    else:
+        raise CourseError("There is no sprint here yet.")
+    notebooks = notebooks_of(folder)
+    target = (notebooks[0] if notebooks else folder).relative_to(ROOT)
+    print(f"Opening {target}; stop with Ctrl-C.", flush=True)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", str(ROOT / target)]
+    raise typer.Exit(subprocess.run([*command, *([] if browser else ["--no-browser"])], cwd=ROOT).returncode)
+
+
+# ---------------------------------------------------------------- running
 
 
 @app.command()
 def run(
-    sprint: Annotated[
-        str | None, typer.Argument(help="Sprint number, e.g. 03; all sprints when left out.")
-    ] = None,
+    sprint: SprintName = None,
     write: Annotated[bool, typer.Option("--write", help="Store the outputs in the notebooks.")] = False,
 ) -> None:
-    """Execute notebooks headless, in order, each in a fresh kernel. Without --write the tree stays clean."""
+    """Execute a sprint's notebooks headless, each in a fresh kernel; without NN, the whole course and its milestones.
+
+    Without --write the notebooks on disk stay as they are.
+    """
+    folders = [find_folder(sprint)] if sprint else sprint_folders()
+    if not sprint and not write:
+        _prefetch()
+    seconds, failures = _execute(folders, write)
+    if sprint or write:
+        for path, error in failures:
+            print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
+        if failures:
+            raise CourseError(
+                f"{len(failures)} of {sum(len(notebooks_of(f)) for f in folders)} notebooks failed."
+            )
+        for path, taken in seconds.items():
+            print(f"{path.relative_to(ROOT)}: {taken:.1f} s{', written' if write else ''}")
+        return
+
+    checks = []
+    for number, folder in enumerate(folders, 1):
+        print(f"\nMilestones of {folder.name} ({number} of {len(folders)})", flush=True)
+        checks.append(_check(folder))
+    for path, error in failures:
+        print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
+    taken = {f.name: sum(s for path, s in seconds.items() if f in path.parents) for f in folders}
+    _milestone_table([c for c in checks if c], taken)
+    broken = [path.name for path, _ in failures]
+    broken += [f.name for f, c in zip(folders, checks, strict=True) if not (c and c.ok)]
+    if broken:
+        raise CourseError(f"not everything passed: {', '.join(broken)}.")
+    print("Every notebook ran and every milestone is reached.")
+
+
+def _prefetch() -> None:
+    from shared.data import catalog
+
+    for name in PREFETCHED:
+        try:
+            here = catalog.status(name) in ("cached", "course-data", "embedded")
+            catalog.fetch(name, progress=not here)
+            print(f"data: {name} is here")
+        except (catalog.DatasetUnavailable, ValueError, OSError) as error:
+            print(f"data: {error}\n      Lessons go on with the real data inside the installed packages.")
+
+
+def _execute(folders: list[Path], write: bool) -> tuple[dict[Path, float], list[tuple[Path, str]]]:
+    """({notebook: seconds}, [(notebook, what failed)]); a broken notebook does not keep the next from running."""
     from tqdm import tqdm
 
     from . import notebooks
 
-    folders = [find_folder(sprint)] if sprint else sprint_folders()
     paths = [path for folder in folders for path in notebooks_of(folder)]
     if not paths:
         raise CourseError("There is no notebook to run.")
-    for path in paths:
-        total = sum(cell["cell_type"] == "code" for cell in notebooks.read(path).cells)
-        with tqdm(total=total, desc=f"{path.parent.parent.name[:2]} {path.name}", unit="cell") as bar:
-            executed, seconds = notebooks.execute(
-                path, on_cell=lambda done, _, bar=bar: bar.update(done - bar.n)
+    counts = {path: sum(cell["cell_type"] == "code" for cell in notebooks.read(path).cells) for path in paths}
+    seconds: dict[Path, float] = {}
+    failures: list[tuple[Path, str]] = []
+    live = sys.stderr.isatty()
+    total = sum(counts.values())
+    with tqdm(total=total, unit="cell", mininterval=0.2 if live else 10, ncols=None if live else 90) as bar:
+        finished = 0
+        for path in paths:
+            bar.set_description(f"{path.parent.parent.name[:2]}/{path.stem}")
+            base, started = finished, time.perf_counter()
+            try:
+                executed, seconds[path] = notebooks.execute(
+                    path, on_cell=lambda done, _, base=base: bar.update(base + done - bar.n)
+                )
+                if write:
+                    notebooks.write_executed(path, executed)
+            except CourseError as error:
+                failures.append((path, str(error)))
+                seconds[path] = time.perf_counter() - started
+            finished += counts[path]
+            bar.update(finished - bar.n)
+    return seconds, failures
+
+
+@app.command()
+def check(sprint: SprintName = None) -> None:
+    """Run the milestone tests of one sprint (or all), and record what passed under progress/."""
+    folders = [find_folder(sprint)] if sprint else sprint_folders()
+    checks = [_check(folder) for folder in folders]
+    _milestone_table([c for c in checks if c], {})
+    if not all(c and c.ok for c in checks) or not checks:
+        raise CourseError("not every milestone is reached.")
+
+
+def _check(folder: Path) -> Check | None:
+    """Run and record one sprint's milestones; None, with a message, where its tests could not be run."""
+    from . import outcomes
+    from .checking import check as run_tests
+
+    try:
+        sprint = load_sprint(folder)
+        result = run_tests(sprint)
+    except CourseError as error:
+        print(f"course: {error}", file=sys.stderr)
+        return None
+    if warning := outcomes.save(sprint, result.milestones):
+        print(f"course: {warning}", file=sys.stderr)
+    return result
+
+
+def _milestone_table(checks: list[Check], notebook_seconds: dict[str, float]) -> None:
+    table = Table("", "Milestone", "Outcome", "Seconds", "Measured", title="Milestones", title_justify="left")
+    for result in checks:
+        sprint = result.sprint
+        notes = [f"tests {result.seconds:.0f} s of {sprint.tests_seconds:g}"]
+        if sprint.folder.name in notebook_seconds:
+            notes.append(
+                f"notebooks {notebook_seconds[sprint.folder.name]:.0f} s of {sprint.notebooks_seconds:g}"
             )
-        if write:
-            notebooks.write_executed(path, executed)
-        print(f"{path.relative_to(ROOT)}: {total} cells in {seconds:.1f} s{', written' if write else ''}")
+        table.add_section()
+        table.add_row(sprint.label, sprint.title, "", "", "; ".join(notes), style="bold")
+        for milestone in sprint.milestones:
+            entry = result.milestones[milestone.id]
+            outcome = f"[{STYLES[entry['outcome']]}]{entry['outcome']}[/]"
+            remark = ", ".join(f"{name} {_short(value)}" for name, value in entry["measured"].items())
+            if entry["outcome"] != "passed":
+                remark = entry["message"].partition("\n")[0]
+            table.add_row("", escape(milestone.text), outcome, f"{entry['seconds']:.2f}", escape(remark))
+    console.print("", table)
+    states = [entry["outcome"] for result in checks for entry in result.milestones.values()]
+    console.print(f"{states.count('passed')} of {len(states)} milestones reached.")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+# ---------------------------------------------------------------- data
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the datasets, and where each one is."""
+    from shared.data import catalog
+
+    table = Table("Name", "What", "Size", "Licence", "Where", box=None, pad_edge=False)
+    for entry in catalog.entries():
+        size = f"{entry.bytes / 1e6:.1f} MB" if entry.bytes else ""
+        table.add_row(entry.name, entry.title, size, entry.license, catalog.status(entry.name))
+    console.print(table)
+
+
+@data_app.command("fetch")
+def data_fetch(names: Annotated[list[str], typer.Argument(help="Names as in `course data list`.")]) -> None:
+    """Make sure that datasets are on this machine: downloads what is missing, checked against its checksum."""
+    from shared.data import catalog
+
+    failed = 0
+    for name in names:
+        _known(name)
+        try:
+            paths = catalog.fetch(name)
+            print(
+                f"{name}: {'inside an installed package' if not paths else ', '.join(map(str, paths.values()))}"
+            )
+        except catalog.DatasetUnavailable as error:
+            failed += 1
+            print(f"course: {error}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+@data_app.command("verify")
+def data_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; every dataset when left out.")] = None,
+) -> None:
+    """Compare the checksums of the files that are here; changes nothing. Exits with 1 if one is damaged."""
+    from tqdm import tqdm
+
+    from shared.data import catalog
+
+    damaged = 0
+    chosen = [_known(name) for name in names] if names else [entry.name for entry in catalog.entries()]
+    for name in tqdm(chosen, unit="set", leave=False):
+        for path, state in catalog.verify(name).items():
+            if state == "missing" and not names:
+                continue
+            damaged += state != "ok"
+            tqdm.write(f"{name}: {path}: {state}")
+    print("All files that are here are intact." if not damaged else f"{damaged} file(s) missing or damaged.")
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _known(name: str) -> str:
+    from shared.data import catalog
+
+    try:
+        return catalog.entry(name).name
+    except ValueError as error:
+        raise CourseError(str(error)) from None
+
+
+# ---------------------------------------------------------------- for those who write the course
+
+
+@app.command()
+def docs(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if anything is stale.")
+    ] = False,
+) -> None:
+    """Rewrite the generated parts: milestone tables, README tables, MILESTONES.md, progress/."""
+    from . import docs as generator
+
+    if check:
+        trouble = generator.stale()
+        changed: list[Path] = []
+    else:
+        changed, trouble = generator.write()
+        trouble += generator.stale_metrics()
+    for path in changed:
+        print(f"written: {path.relative_to(ROOT)}")
+    for problem in trouble:
+        print(problem, file=sys.stderr)
+    if trouble:
+        raise CourseError(f"{len(trouble)} generated part(s) need attention.")
+    print("All generated parts are up to date.")
 
 
 @app.command("notebooks")
 def check_notebooks(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if anything is wrong.")] = False,
 ) -> None:
-    """Check that committed notebooks were executed, hold no error and no path of one machine, and are not stale."""
+    """Check that committed notebooks were executed, hold no error or machine path, and are not stale."""
     from . import notebooks
+    from .sprints import all_notebooks
 
     wrong = 0
-    for folder in sprint_folders():
-        for path in notebooks_of(folder):
-            for problem in notebooks.problems(path):
-                wrong += 1
-                print(f"{path.relative_to(ROOT)}: {problem}")
+    for path in all_notebooks():
+        for problem in notebooks.problems(path):
+            wrong += 1
+            print(f"{path.relative_to(ROOT)}: {problem}")
     print("All notebooks are fresh." if not wrong else f"{wrong} problem(s) found.")
     if check and wrong:
         raise typer.Exit(1)
+
+
+@app.command()
+def setup(
+    extra: Annotated[list[str] | None, typer.Option(help="An extra, e.g. parity or gpu.")] = None,
+) -> None:
+    """Make or update .venv. (`python -m course setup` does it before anything is installed.)"""
+    from . import bootstrap
+
+    raise typer.Exit(bootstrap.main([f"--extra={name}" for name in extra or []]))
+
+
+def _record() -> dict:
+    from . import outcomes
+
+    record, warning = outcomes.load()
+    if warning:
+        print(f"course: {warning}", file=sys.stderr)
+    return record

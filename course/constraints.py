@@ -1,8 +1,8 @@
-"""Makes constraints.txt: the exact versions that pip resolves today, for each Python that the course supports.
+"""Makes constraints.txt: the exact versions that pip resolves today, for each Python the course supports.
 
     python -m course.constraints            # rewrites constraints.txt
 
-pip resolves from the wheels' metadata and installs nothing. Only names and versions are written, never an address.
+pip resolves from the wheels' metadata and installs nothing. Names and versions are written, never an address.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _own_kernel() -> Any:
 
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=40", "-f", "{connection_file}"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
     return AsyncKernelManager(kernel_spec_manager=ThisPython(), kernel_name="python3")
@@ -61,8 +61,8 @@ def execute(
 ) -> tuple[NotebookNode, float]:
     """Run every cell of the notebook in a fresh kernel whose folder is the repository's root.
 
-    Returns the executed notebook (the file is not touched) and the seconds taken. A failing cell raises CourseError
-    with the cell's number, source and traceback. `on_cell(done, total)` is called after each code cell.
+    Returns the executed notebook (the file is not touched) and the seconds taken. A failing cell raises
+    CourseError with the cell's number, source and traceback. `on_cell(done, total)` is called after each code cell.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -115,7 +115,7 @@ def _portable(value: Any, root: Path) -> Any:
 
 
 def write_executed(path: Path, notebook: NotebookNode, root: Path = ROOT) -> None:
-    """Store an executed notebook with the hash of its code and without anything that differs between machines."""
+    """Store an executed notebook with the hash of its code, without what differs between machines."""
     import nbformat
 
     for cell in notebook.cells:

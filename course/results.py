@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Results:
     """Collects the metrics and figures of one script; `save()` merges them into results/metrics.json.
 
-    `script` is the script's `__file__`; it lies in sprints/NN_name/results/. A later run of the same script replaces
-    all that this script measured before, and leaves other scripts' values alone.
+    `script` is the script's `__file__`; it lies in sprints/NN_name/results/. A later run of the same script
+    replaces all that this script measured before, and leaves other scripts' values alone.
 
         results = Results(__file__, seed=0)
         results.metric("final_loss", 0.123, unit="nats")
@@ -49,7 +49,7 @@ class Results:
     def metric(
         self, name: str, value: Any, unit: str = "", seed: int | None = None, device: str | None = None
     ) -> None:
-        """Record one number (or short string). Raises ValueError where JSON could not hold it: NaN, infinity, arrays."""
+        """Record one number (or short string). ValueError where JSON could not hold it: NaN, infinity, arrays."""
         if hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, (bool, int, float, str)):
@@ -64,9 +64,9 @@ class Results:
         }
 
     def figure(self, figure: Figure, name: str, alt: str, ext: str = "svg") -> Path:
-        """Save and close `figure` as results/figures/<name>.<ext> ("svg" or "png"), the same bytes on every run.
+        """Save and close `figure` as results/figures/<name>.<ext> (svg or png), the same bytes on every run.
 
-        `alt` says what there is to see; it travels in the file, and belongs into the text beside the picture too.
+        `alt` says what there is to see; it travels in the file, and belongs beside the picture in the text too.
         """
         import matplotlib
         import matplotlib.pyplot as plt

@@ -79,6 +79,11 @@ def notebooks_of(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "notebooks").glob("*.ipynb") if not path.name.startswith("."))
 
 
+def all_notebooks(root: Path = ROOT) -> list[Path]:
+    """Every notebook of the course, in order."""
+    return [path for folder in sprint_folders(root) for path in notebooks_of(folder)]
+
+
 def find_folder(name: str, root: Path = ROOT) -> Path:
     """The folder that `name` means: 7, 07, 07_transformer_block, or a path to it.
 
