@@ -42,8 +42,8 @@ from shared.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
-from shared.data.worker import WorkerInfo, get_worker_info
 from shared.data.statistics import RunningStatistics, channel_statistics
+from shared.data.worker import WorkerInfo, get_worker_info
 
 __all__ = [
     "MNIST",
@@ -57,6 +57,7 @@ __all__ = [
     "ImageDataset",
     "IterableDataset",
     "RandomSampler",
+    "RunningStatistics",
     "Sampler",
     "SequentialSampler",
     "Subset",
@@ -67,6 +68,7 @@ __all__ = [
     "WeightedRandomSampler",
     "WorkerInfo",
     "catalog",
+    "channel_statistics",
     "default_collate",
     "default_convert",
     "get_worker_info",

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from shared.data.transforms import as_tensor
+from shared.arrays.device import xp
+from shared.ops import stack
 from shared.tensor import Tensor
 
 
-def default_collate(batch: list[Any]) -> Any:
+def default_collate(batch: Sequence[Any]) -> Any:
     """One batch from a list of samples of the same structure.
 
-    Tensors and arrays (*): Tensor (B, *). int: int64 Tensor (B,); float: float64, bool: bool. str and bytes: a list.
+    Tensors and arrays (*): Tensor (B, *). int: int64 Tensor (B,); float: float64, bool: bool. str and bytes stay as they are.
     dict: a dict of batches; namedtuple: a namedtuple of batches; tuple: a list of batches; list: a list of batches.
 
     >>> images, labels = default_collate([(np.zeros(3), 0), (np.ones(3), 1)])
     >>> images.shape, labels.tolist()
-    (torch.Size([2, 3]), [0, 1])
+    (Size([2, 3]), [0, 1])
     """
     first = batch[0]
     if isinstance(first, Tensor | np.ndarray):
@@ -28,9 +29,9 @@ def default_collate(batch: list[Any]) -> Any:
     if isinstance(first, np.generic):
         return _from_numbers(np.array(batch), first)
     if isinstance(first, float):
-        return as_tensor(np.array(batch, dtype=np.float64))
+        return Tensor(np.array(batch, dtype=np.float64))
     if isinstance(first, int):
-        return as_tensor(np.array(batch, dtype=bool if isinstance(first, bool) else np.int64))
+        return Tensor(np.array(batch, dtype=bool if isinstance(first, bool) else np.int64))
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, Mapping):
@@ -38,7 +39,7 @@ def default_collate(batch: list[Any]) -> Any:
     if isinstance(first, Sequence):
         if any(len(sample) != len(first) for sample in batch):
             raise RuntimeError("each element in list of batch should be of equal size")
-        columns = [default_collate(list(column)) for column in zip(*batch, strict=True)]
+        columns = [default_collate(column) for column in zip(*batch, strict=True)]
         return _like(first, columns)
     raise TypeError(
         "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
@@ -53,7 +54,7 @@ def default_convert(sample: Any) -> Any:
     'a'
     """
     if isinstance(sample, np.ndarray | np.generic) and sample.dtype.kind not in "SUO":
-        return as_tensor(np.asarray(sample))
+        return Tensor(np.asarray(sample))
     if isinstance(sample, Mapping):
         return _like(sample, {key: default_convert(value) for key, value in sample.items()})
     if isinstance(sample, Sequence) and not isinstance(sample, str | bytes | Tensor | np.ndarray):
@@ -61,25 +62,29 @@ def default_convert(sample: Any) -> Any:
     return sample
 
 
-def _stack(samples: list[Any]) -> Tensor:
+def _stack(samples: Sequence[Any]) -> Tensor:
     """Samples of equal shape along a new first dimension."""
-    arrays = [sample.array if isinstance(sample, Tensor) else np.asarray(sample) for sample in samples]
-    if arrays[0].dtype.kind in "SUO":
-        raise TypeError(f"default_collate: an array of {arrays[0].dtype} cannot become a tensor")
-    for i, array in enumerate(arrays):
-        if array.shape != arrays[0].shape:
+    first = samples[0]
+    if isinstance(first, np.ndarray) and first.dtype.kind in "SUO":
+        raise TypeError(f"default_collate: an array of {first.dtype} cannot become a tensor")
+    for i, sample in enumerate(samples):
+        if sample.shape != first.shape:
             raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(arrays[0].shape)} at entry 0 and "
-                f"{list(array.shape)} at entry {i}. Bring the samples to one size in a transform, or pad them in a "
+                f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry 0 and "
+                f"{list(sample.shape)} at entry {i}. Bring the samples to one size in a transform, or pad them in a "
                 f"collate_fn."
             )
-    return as_tensor(np.stack(arrays))
+    if isinstance(first, np.ndarray):
+        return Tensor(np.stack(samples))
+    if any(sample.requires_grad for sample in samples):
+        return stack(samples)
+    return Tensor(xp(first.array).stack([sample.array for sample in samples]))  # no graph to record: one copy
 
 
 def _from_numbers(values: np.ndarray, first: np.generic) -> Any:
     if values.dtype.kind in "SUO":
         raise TypeError(f"default_collate: a {type(first).__name__} cannot become a tensor")
-    return as_tensor(values)
+    return Tensor(values)
 
 
 def _like(example: Any, values: Any) -> Any:

@@ -14,7 +14,8 @@ import numpy as np
 
 from shared.data import catalog
 from shared.data.dataset import Dataset
-from shared.data.transforms import ToTensor, as_tensor
+from shared.data.transforms import ToTensor
+from shared.tensor import Tensor
 
 FALLBACKS = {"images": "digits", "text": "python-reference"}
 
@@ -43,14 +44,14 @@ class ImageDataset(Dataset[tuple]):
         self.name = name
 
     @property
-    def data(self) -> Any:
+    def data(self) -> Tensor:
         """All images: uint8 Tensor (N, H, W), sharing memory with the dataset."""
-        return as_tensor(self.images)
+        return Tensor(self.images)
 
     @property
-    def targets(self) -> Any:
+    def targets(self) -> Tensor:
         """All labels: int64 Tensor (N,), sharing memory with the dataset."""
-        return as_tensor(self.labels)
+        return Tensor(self.labels)
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -80,7 +81,12 @@ class TableDataset(Dataset[tuple]):
     """
 
     def __init__(
-        self, rows: np.ndarray, labels: np.ndarray, feature_names: list[str], classes: list[str], name: str = "table"
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        feature_names: list[str],
+        classes: list[str],
+        name: str = "table",
     ):
         self.rows = rows
         self.labels = labels
@@ -89,23 +95,25 @@ class TableDataset(Dataset[tuple]):
         self.name = name
 
     @property
-    def data(self) -> Any:
+    def data(self) -> Tensor:
         """All rows: float32 Tensor (N, F), sharing memory with the dataset."""
-        return as_tensor(self.rows)
+        return Tensor(self.rows)
 
     @property
-    def targets(self) -> Any:
+    def targets(self) -> Tensor:
         """All labels: int64 Tensor (N,), sharing memory with the dataset."""
-        return as_tensor(self.labels)
+        return Tensor(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return as_tensor(self.rows[index]), int(self.labels[index])
+        return Tensor(self.rows[index]), int(self.labels[index])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"{self.name}: {len(self):,} rows of {self.rows.shape[1]} features, {len(self.classes)} classes"
+        return (
+            f"{self.name}: {len(self):,} rows of {self.rows.shape[1]} features, {len(self.classes)} classes"
+        )
 
 
 class CharDataset(Dataset[tuple]):
@@ -135,16 +143,18 @@ class CharDataset(Dataset[tuple]):
         return len(self.chars)
 
     @property
-    def data(self) -> Any:
+    def data(self) -> Tensor:
         """All ids: int64 Tensor (len(text),), sharing memory with the dataset."""
-        return as_tensor(self.ids)
+        return Tensor(self.ids)
 
     def encode(self, string: str) -> list[int]:
         """The ids of the characters; ValueError names one that is not in the vocabulary."""
         try:
             return [self._id[char] for char in string]
         except KeyError as error:
-            raise ValueError(f"the character {error.args[0]!r} is not among the {self.vocab_size} known") from None
+            raise ValueError(
+                f"the character {error.args[0]!r} is not among the {self.vocab_size} known"
+            ) from None
 
     def decode(self, ids: Any) -> str:
         """The string that `encode` turned into `ids` (a sequence, array or tensor of integers)."""
@@ -153,7 +163,7 @@ class CharDataset(Dataset[tuple]):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         start = range(len(self))[index]
         stop = start + self.block_size
-        return as_tensor(self.ids[start:stop]), as_tensor(self.ids[start + 1 : stop + 1])
+        return Tensor(self.ids[start:stop]), Tensor(self.ids[start + 1 : stop + 1])
 
     def __len__(self) -> int:
         return len(self.ids) - self.block_size
@@ -178,10 +188,16 @@ def parse_idx(raw: bytes, source: str = "the idx file") -> np.ndarray:
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise ValueError(f"{source} is not an idx file of uint8: it starts with {raw[:4].hex()}")
     ndim = raw[3]
-    shape = np.frombuffer(raw, dtype=">u4", count=ndim, offset=4).astype(int) if len(raw) >= 4 + 4 * ndim else [-1]
+    shape = (
+        np.frombuffer(raw, dtype=">u4", count=ndim, offset=4).astype(int)
+        if len(raw) >= 4 + 4 * ndim
+        else [-1]
+    )
     body = len(raw) - 4 - 4 * ndim
     if body != np.prod(shape):
-        raise ValueError(f"{source} is truncated: its header promises shape {tuple(shape)}, {body} bytes follow")
+        raise ValueError(
+            f"{source} is truncated: its header promises shape {tuple(shape)}, {body} bytes follow"
+        )
     return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
 
 
@@ -206,22 +222,30 @@ class MNIST(ImageDataset):
     ):
         prefix = "train" if train else "t10k"
         wanted = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
-        images, labels = (parse_idx(p.read_bytes(), str(p)) for p in self._paths(wanted, root, download, progress))
+        images, labels = (
+            parse_idx(p.read_bytes(), str(p)) for p in self._paths(wanted, root, download, progress)
+        )
         self.train = train
         name = f"{catalog.entry(self.catalog_name).title}, {'train' if train else 'test'}"
         super().__init__(images, labels.astype(np.int64), self.names, transform, target_transform, name)
 
     @classmethod
     def _paths(cls, wanted: list[str], root: str | Path | None, download: bool, progress: bool) -> list[Path]:
-        folders = [Path(root), Path(root) / cls.catalog_name, Path(root) / cls.__name__ / "raw"] if root else []
+        folders = (
+            [Path(root), Path(root) / cls.catalog_name, Path(root) / cls.__name__ / "raw"] if root else []
+        )
         files = {file.name: file for file in catalog.entry(cls.catalog_name).files}
         found = []
         for name in wanted:
             here = (catalog.locate(cls.catalog_name, files[name], folder) for folder in folders or [None])
             path = next((path for path in here if path is not None), None)
             if path is None and not download:
-                raise RuntimeError(f"Dataset not found: {name} is not there. You can use download=True to download it")
-            found.append(path or catalog.fetch_file(cls.catalog_name, files[name], progress, (folders or [None])[-1]))
+                raise RuntimeError(
+                    f"Dataset not found: {name} is not there. You can use download=True to download it"
+                )
+            found.append(
+                path or catalog.fetch_file(cls.catalog_name, files[name], progress, (folders or [None])[-1])
+            )
         return found
 
 
@@ -229,7 +253,18 @@ class FashionMNIST(MNIST):
     """Fashion-MNIST, arguments as for MNIST: 28×28 pictures of clothes in ten classes."""
 
     catalog_name = "fashion-mnist"
-    names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    names = [
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ]
 
 
 class TinyShakespeare(CharDataset):
@@ -291,7 +326,9 @@ def _reference_text() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n\n".join(topics[name] for name in sorted(topics)))
 
 
-def _pair(name: str, transform: Any, target_transform: Any, progress: bool, block_size: int) -> tuple[Any, Any]:
+def _pair(
+    name: str, transform: Any, target_transform: Any, progress: bool, block_size: int
+) -> tuple[Any, Any]:
     kind, title = catalog.entry(name).kind, catalog.entry(name).title
     if name in ("mnist", "fashion-mnist"):
         cls = MNIST if name == "mnist" else FashionMNIST
@@ -300,7 +337,9 @@ def _pair(name: str, transform: Any, target_transform: Any, progress: bool, bloc
         return tuple(TinyShakespeare(train, block_size, progress) for train in (True, False))
     if kind == "text":
         text = _reference_text()
-        parts = ((*_split_text(text, train), f"{title}, {'train' if train else 'test'}") for train in (True, False))
+        parts = (
+            (*_split_text(text, train), f"{title}, {'train' if train else 'test'}") for train in (True, False)
+        )
         return tuple(CharDataset(part, block_size, chars, label) for part, chars, label in parts)
     data, labels, names = _arrays(name, progress)
     halves = zip(stratified_split(labels), (f"{title}, train", f"{title}, test"), strict=True)
@@ -340,5 +379,7 @@ def load(
             raise
         train, test = _pair(substitute, *options)
         title = catalog.entry(substitute).title
-        print(f"{name} could not be had here; using {title} instead ({len(train):,} train, {len(test):,} test).")
+        print(
+            f"{name} could not be had here; using {title} instead ({len(train):,} train, {len(test):,} test)."
+        )
         return train, test

@@ -60,7 +60,9 @@ def from_mirrors(file: File, path: Path, progress: bool = True) -> list[tuple[st
         path.parent.mkdir(parents=True, exist_ok=True)
         workplace = tempfile.mkdtemp(prefix=f".{file.name}.", dir=path.parent)
     except OSError as error:
-        return [("", f"{path.parent} cannot be written: {error.strerror}; set $COURSE_CACHE to a folder that can")]
+        return [
+            ("", f"{path.parent} cannot be written: {error.strerror}; set $COURSE_CACHE to a folder that can")
+        ]
     attempts = []
     try:
         for mirror in file.mirrors:

@@ -9,7 +9,14 @@ from typing import Any, Generic, TypeVar
 from shared.arrays.random import Generator
 from shared.data.collate import default_collate, default_convert
 from shared.data.dataset import IterableDataset
-from shared.data.sampler import BatchSampler, EndlessSampler, RandomSampler, Sampler, SequentialSampler, draw_seed
+from shared.data.sampler import (
+    BatchSampler,
+    EndlessSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    draw_seed,
+)
 from shared.data.worker import Exhausted, Recipe, fetcher
 
 T = TypeVar("T", covariant=True)
@@ -67,7 +74,9 @@ class DataLoader(Generic[T]):
                 )
             batch_size = None
         elif batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise ValueError(
+                "batch_size=None option disables auto-batching and is mutually exclusive with drop_last"
+            )
 
         self.dataset = dataset
         self.num_workers = num_workers
@@ -93,7 +102,11 @@ class DataLoader(Generic[T]):
     def _default_sampler(self, shuffle: bool) -> Sampler:
         if isinstance(self.dataset, IterableDataset):
             return EndlessSampler()
-        return RandomSampler(self.dataset, generator=self.generator) if shuffle else SequentialSampler(self.dataset)
+        return (
+            RandomSampler(self.dataset, generator=self.generator)
+            if shuffle
+            else SequentialSampler(self.dataset)
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         fixed = ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers")
@@ -118,7 +131,9 @@ class DataLoader(Generic[T]):
 
         pool = self._pool
         if pool is None or pool.closed:
-            pool = WorkerPool(self.recipe(), self.num_workers, self.prefetch_factor, self.multiprocessing_context)
+            pool = WorkerPool(
+                self.recipe(), self.num_workers, self.prefetch_factor, self.multiprocessing_context
+            )
         if self.persistent_workers:
             self._pool = pool
         return WorkerIterator(self, pool)
@@ -168,17 +183,23 @@ def _context(choice: Any, num_workers: int) -> Any:
 
 def _check_iterable(shuffle: bool | None, sampler: Any, batch_sampler: Any) -> None:
     if shuffle:
-        raise ValueError(f"DataLoader with IterableDataset: expected unspecified shuffle option, but got {shuffle=}")
+        raise ValueError(
+            f"DataLoader with IterableDataset: expected unspecified shuffle option, but got {shuffle=}"
+        )
     for name, option in (("sampler", sampler), ("batch_sampler", batch_sampler)):
         if option is not None:
-            raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, but got {option}")
+            raise ValueError(
+                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {option}"
+            )
 
 
 class InProcessIterator:
     """One pass without workers: fetch, collate, hand over."""
 
     def __init__(self, loader: DataLoader):
-        draw_seed(loader.generator)  # the workers' seed, drawn here too: the order is the same with and without them
+        draw_seed(
+            loader.generator
+        )  # the workers' seed, drawn here too: the order is the same with and without them
         self.indices = iter(loader.index_sampler)
         self.fetch = fetcher(loader.recipe())
         self.length = loader.__len__

@@ -70,7 +70,9 @@ class WorkerPool:
 
     def __init__(self, recipe: Recipe, num_workers: int, prefetch: int, context: Any = None):
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise RuntimeError(f"a DataLoader with num_workers > 0 was started while a worker imports it. {GUARD}")
+            raise RuntimeError(
+                f"a DataLoader with num_workers > 0 was started while a worker imports it. {GUARD}"
+            )
         payload = _pickled(recipe)
         self.workers: list[_Process] = []
         self.block_bytes = FIRST_BLOCK
@@ -219,7 +221,8 @@ def _setup_error(error: RemoteError) -> Exception:
     if "__main__" in error.text and "Can't get attribute" in error.text:
         return RuntimeError(
             "The dataset (or collate_fn, or worker_init_fn) is defined in a notebook or at the prompt, where worker "
-            "processes cannot find it: move it into a .py file and import it, or use num_workers=0.\n" + error.text
+            "processes cannot find it: move it into a .py file and import it, or use num_workers=0.\n"
+            + error.text
         )
     return error.exception()
 

@@ -68,11 +68,17 @@ class RandomSampler(Sampler[int]):
         if not isinstance(replacement, bool):
             raise TypeError(f"replacement should be a boolean value, but got replacement={replacement}")
         if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 0):
-            raise ValueError(f"num_samples should be a non-negative integer value, but got num_samples={num_samples}")
+            raise ValueError(
+                f"num_samples should be a non-negative integer value, but got num_samples={num_samples}"
+            )
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
+        if not isinstance(self.num_samples, int) or self.num_samples <= 0:
+            raise ValueError(
+                f"num_samples should be a positive integer value, but got num_samples={self.num_samples}"
+            )
 
     @property
     def num_samples(self) -> int:
@@ -81,8 +87,8 @@ class RandomSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng, size, wanted = _own_stream(self.generator), len(self.data_source), self.num_samples
-        if size == 0 or self.replacement:
-            yield from rng.integers(size, size=wanted).tolist() if size else []
+        if self.replacement:
+            yield from rng.integers(size, size=wanted).tolist()
             return
         for start in range(0, wanted, size):
             yield from rng.permutation(size)[: wanted - start].tolist()
@@ -125,12 +131,16 @@ class WeightedRandomSampler(Sampler[int]):
         generator: Generator | None = None,
     ):
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
-            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
+            raise ValueError(
+                f"num_samples should be a positive integer value, but got num_samples={num_samples}"
+            )
         if not isinstance(replacement, bool):
             raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
         self.weights = np.asarray(weights, dtype=np.float64)
         if self.weights.ndim != 1:
-            raise ValueError(f"weights should be a 1d sequence but given weights have shape {self.weights.shape}")
+            raise ValueError(
+                f"weights should be a 1d sequence but given weights have shape {self.weights.shape}"
+            )
         if (self.weights < 0).any() or not np.isfinite(self.weights).all() or self.weights.sum() <= 0:
             raise ValueError("weights should be finite and not negative, with at least one above zero")
         if not replacement and num_samples > np.count_nonzero(self.weights):
@@ -144,7 +154,9 @@ class WeightedRandomSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         chances = self.weights / self.weights.sum()
         rng = _own_stream(self.generator)
-        yield from rng.choice(len(chances), size=self.num_samples, replace=self.replacement, p=chances).tolist()
+        yield from rng.choice(
+            len(chances), size=self.num_samples, replace=self.replacement, p=chances
+        ).tolist()
 
     def __len__(self) -> int:
         return self.num_samples
@@ -159,7 +171,9 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, sampler: Sampler[int] | Iterable[int], batch_size: int, drop_last: bool):
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
-            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+            raise ValueError(
+                f"batch_size should be a positive integer value, but got batch_size={batch_size}"
+            )
         if not isinstance(drop_last, bool):
             raise ValueError(f"drop_last should be a boolean value, but got drop_last={drop_last}")
         self.sampler = sampler

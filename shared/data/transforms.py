@@ -15,13 +15,7 @@ import numpy as np
 
 from shared.arrays.random import default_generator
 from shared.data import warp
-
-
-def as_tensor(array: np.ndarray) -> Any:
-    """The Tensor that shares memory with `array`."""
-    from shared.tensor import Tensor
-
-    return Tensor(array)
+from shared.tensor import Tensor
 
 
 class InterpolationMode(Enum):
@@ -31,14 +25,10 @@ class InterpolationMode(Enum):
     BILINEAR = "bilinear"
 
 
-def _is_tensor(image: Any) -> bool:
-    return hasattr(image, "array")
-
-
 def _on_planes(change: Callable[[np.ndarray], np.ndarray], image: Any) -> Any:
     """Applies `change`, which works on (..., H, W), to an image in any of the layouts; keeps the layout."""
-    if _is_tensor(image):
-        return as_tensor(np.ascontiguousarray(change(image.array)))
+    if isinstance(image, Tensor):
+        return Tensor(np.ascontiguousarray(change(image.array)))
     image = np.asarray(image)
     if image.ndim == 3:
         return np.ascontiguousarray(np.moveaxis(change(np.moveaxis(image, -1, 0)), 0, -1))
@@ -49,7 +39,7 @@ def _height_width(image: Any) -> tuple[int, int]:
     shape = tuple(image.shape)
     if len(shape) < 2:
         raise ValueError(f"expected an image (H, W), (H, W, C) or a Tensor (C, H, W), but got shape {shape}")
-    return shape[-2:] if _is_tensor(image) or len(shape) == 2 else shape[:2]
+    return shape[-2:] if isinstance(image, Tensor) or len(shape) == 2 else shape[:2]
 
 
 def _uniform(low: float, high: float) -> float:
@@ -95,17 +85,19 @@ class ToTensor:
     """An array (H, W) or (H, W, C) to a Tensor (C, H, W); uint8 becomes float32 in [0, 1], other dtypes stay.
 
     >>> ToTensor()(np.full((2, 3), 255, dtype=np.uint8)).shape
-    torch.Size([1, 2, 3])
+    Size([1, 2, 3])
     """
 
     def __call__(self, image: Any) -> Any:
         image = np.asarray(image)
         if image.ndim not in (2, 3):
-            raise ValueError(f"an image has 2 or 3 dimensions, (H, W) or (H, W, C), but got shape {image.shape}")
+            raise ValueError(
+                f"an image has 2 or 3 dimensions, (H, W) or (H, W, C), but got shape {image.shape}"
+            )
         planes = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
         if planes.dtype == np.uint8:
-            return as_tensor(np.divide(planes, 255, dtype=np.float32, order="C"))
-        return as_tensor(planes.copy())
+            return Tensor(np.divide(planes, 255, dtype=np.float32, order="C"))
+        return Tensor(planes.copy())
 
     def __repr__(self) -> str:
         return "ToTensor()"
@@ -124,11 +116,15 @@ class Normalize:
         self.inplace = inplace
 
     def __call__(self, image: Any) -> Any:
-        if not _is_tensor(image):
-            raise TypeError(f"Normalize takes a Tensor, but got {type(image).__name__}: put ToTensor() before it")
+        if not isinstance(image, Tensor):
+            raise TypeError(
+                f"Normalize takes a Tensor, but got {type(image).__name__}: put ToTensor() before it"
+            )
         values = image.array
         if values.dtype.kind != "f":
-            raise TypeError(f"Normalize takes a float Tensor, but got {values.dtype}: put ToTensor() before it")
+            raise TypeError(
+                f"Normalize takes a float Tensor, but got {values.dtype}: put ToTensor() before it"
+            )
         mean, std = (np.asarray(v, dtype=values.dtype).reshape(-1, 1, 1) for v in (self.mean, self.std))
         if (std == 0).any():
             raise ValueError(f"std has a zero, which would mean a division by zero: {self.std}")
@@ -139,7 +135,7 @@ class Normalize:
             )
         result = np.subtract(values, mean, out=values if self.inplace else None)
         result /= std
-        return image if self.inplace else as_tensor(result)
+        return image if self.inplace else Tensor(result)
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean}, std={self.std})"
@@ -176,7 +172,9 @@ class RandomCrop:
         padding_mode: str = "constant",
     ):
         if padding_mode not in ("constant", "edge", "reflect", "symmetric"):
-            raise ValueError(f"padding_mode must be constant, edge, reflect or symmetric, but got {padding_mode!r}")
+            raise ValueError(
+                f"padding_mode must be constant, edge, reflect or symmetric, but got {padding_mode!r}"
+            )
         self.size = (int(size), int(size)) if isinstance(size, numbers.Number) else tuple(size)
         self.padding = padding
         self.pad_if_needed = pad_if_needed
@@ -192,7 +190,9 @@ class RandomCrop:
             image = self._pad(image, missing_w, missing_h, missing_w, missing_h)
             height, width = _height_width(image)
         if height < self.size[0] or width < self.size[1]:
-            raise ValueError(f"Required crop size {self.size} is larger than input image size {(height, width)}")
+            raise ValueError(
+                f"Required crop size {self.size} is larger than input image size {(height, width)}"
+            )
         rng = default_generator().rng
         top = int(rng.integers(0, height - self.size[0] + 1))
         left = int(rng.integers(0, width - self.size[1] + 1))
@@ -215,7 +215,9 @@ def _four_sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """left, top, right, bottom."""
     sides = (padding,) if isinstance(padding, numbers.Number) else tuple(padding)
     if len(sides) not in (1, 2, 4):
-        raise ValueError(f"Padding must be an int or a 1, 2, or 4 element tuple, not a {len(sides)} element tuple")
+        raise ValueError(
+            f"Padding must be an int or a 1, 2, or 4 element tuple, not a {len(sides)} element tuple"
+        )
     return tuple(sides * (4 // len(sides)))
 
 
@@ -249,7 +251,9 @@ class RandomAffine:
         self.fill = fill
         self.center = center
 
-    def get_params(self, height: int, width: int) -> tuple[float, tuple[int, int], float, tuple[float, float]]:
+    def get_params(
+        self, height: int, width: int
+    ) -> tuple[float, tuple[int, int], float, tuple[float, float]]:
         """Draws (angle in degrees, shift in pixels (x, y), factor, shear in degrees (x, y))."""
         angle = _uniform(*self.degrees)
         shift = (0, 0)
@@ -265,12 +269,18 @@ class RandomAffine:
     def __call__(self, image: Any) -> Any:
         height, width = _height_width(image)
         angle, shift, factor, shear = self.get_params(height, width)
-        matrix = warp.inverse_affine_matrix(angle, shift, factor, shear, warp.offset(self.center, height, width))
-        return _on_planes(lambda p: warp.warp(p, matrix, (height, width), self.interpolation.value, self.fill), image)
+        matrix = warp.inverse_affine_matrix(
+            angle, shift, factor, shear, warp.offset(self.center, height, width)
+        )
+        return _on_planes(
+            lambda p: warp.warp(p, matrix, (height, width), self.interpolation.value, self.fill), image
+        )
 
     def __repr__(self) -> str:
         parts = [f"degrees={self.degrees}"]
-        parts += [f"{n}={getattr(self, n)}" for n in ("translate", "scale", "shear") if getattr(self, n) is not None]
+        parts += [
+            f"{n}={getattr(self, n)}" for n in ("translate", "scale", "shear") if getattr(self, n) is not None
+        ]
         if self.interpolation is not InterpolationMode.NEAREST:
             parts.append(f"interpolation={self.interpolation.value}")
         if self.fill != 0:

@@ -30,7 +30,9 @@ def inverse_affine_matrix(
     b = -math.cos(rot - shear_y) * math.tan(shear_x) / math.cos(shear_y) - math.sin(rot)
     c = math.sin(rot - shear_y) / math.cos(shear_y)
     d = -math.sin(rot - shear_y) * math.tan(shear_x) / math.cos(shear_y) + math.cos(rot)
-    linear = np.array([[d, -b], [-c, a]]) / factor  # the inverse of factor · [[a, b], [c, d]], whose determinant is 1
+    linear = (
+        np.array([[d, -b], [-c, a]]) / factor
+    )  # the inverse of factor · [[a, b], [c, d]], whose determinant is 1
     about = np.asarray(center, dtype=float)
     return np.column_stack([linear, about - linear @ (about + np.asarray(shift, dtype=float))])
 
@@ -44,7 +46,11 @@ def expanded_size(matrix: np.ndarray, height: int, width: int) -> tuple[int, int
 
 
 def warp(
-    planes: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: str = "nearest", fill: float = 0
+    planes: np.ndarray,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str = "nearest",
+    fill: float = 0,
 ) -> np.ndarray:
     """Reads `planes` (..., H, W) at `matrix` · (x, y, 1) for every pixel of a result (..., *size); dtype kept.
 

@@ -175,7 +175,9 @@ def _can_be_pickled(value: Any) -> bool:
 
 def worker_main(worker_id: int, num_workers: int, connection: Any) -> None:
     """A worker's life: read the recipe, then answer tasks until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which closes the connection
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the main process, which closes the connection
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
@@ -204,8 +206,10 @@ class _Worker:
         try:
             self.recipe: Recipe = self._read_recipe()
         except Exception as error:
-            self.connection.send(("error", None, RemoteError(error, f"{self.where} while it read the dataset")))
-            return
+            where = f"{self.where} while it read the dataset"
+            self.connection.send(("error", None, RemoteError(error, where)))
+            while True:  # until the main process, which may still be sending, has read that and closes
+                self.connection.recv()
         while True:
             message = self.waiting.popleft() if self.waiting else self.connection.recv()
             if message[0] == "epoch":

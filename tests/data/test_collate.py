@@ -1,0 +1,106 @@
+"""default_collate and default_convert: PyTorch's structures, dtypes and errors."""
+
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import shared
+from shared.data import default_collate, default_convert
+
+quick = settings(deadline=None, max_examples=50)  # the first example also pays for imports
+
+Pair = namedtuple("Pair", "a b")
+
+BATCHES = {
+    "ints": [1, 2, 3],
+    "floats": [1.0, 2.5],
+    "bools": [True, False],
+    "strings": ["a", "b"],
+    "bytes": [b"a", b"b"],
+    "arrays": [np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)],
+    "uint8 arrays": [np.ones(2, np.uint8), np.zeros(2, np.uint8)],
+    "0-d arrays": [np.array(1.5), np.array(2.5)],
+    "numpy numbers": [np.float32(1), np.float32(2)],
+    "numpy int64": [np.int64(1), np.int64(2)],
+    "tuples": [(np.ones(2), 1), (np.zeros(2), 2)],
+    "lists": [[1, 2.0], [3, 4.0]],
+    "dicts": [{"x": np.ones(2), "n": "a"}, {"x": np.zeros(2), "n": "b"}],
+    "ordered": [OrderedDict(x=1), OrderedDict(x=2)],
+    "namedtuples": [Pair(1, "x"), Pair(2, "y")],
+    "strings in tuples": [(1, "a"), (2, "b")],
+    "nested": [{"t": (1, [2.0, {"s": "q"}])}, {"t": (3, [4.0, {"s": "r"}])}],
+    "empty lists": [[], []],
+    "strided": [np.arange(6).reshape(2, 3).T, np.arange(6).reshape(2, 3).T],
+}
+
+
+def plain(value):
+    """A structure with every tensor as (dtype, shape, values), comparable between the two libraries."""
+    if hasattr(value, "tolist") and not isinstance(value, np.ndarray):
+        return str(value.dtype).replace("torch.", ""), tuple(value.shape), value.tolist()
+    if hasattr(value, "_fields"):
+        return type(value).__name__, [plain(v) for v in value]
+    if isinstance(value, dict):
+        return type(value).__name__, {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value).__name__, [plain(v) for v in value]
+    return value
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_the_batch_has_pytorchs_structure_dtype_and_values(name):
+    theirs = pytest.importorskip("torch.utils.data")
+    assert plain(default_collate(BATCHES[name])) == plain(theirs.default_collate(BATCHES[name]))
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_convert_has_pytorchs_structure(name):
+    theirs = pytest.importorskip("torch.utils.data")
+    assert plain(default_convert(BATCHES[name][0])) == plain(theirs.default_convert(BATCHES[name][0]))
+
+
+def test_what_comes_out_by_hand():
+    images, labels, names = default_collate([(np.zeros((1, 2)), 3, "x"), (np.ones((1, 2)), 4, "y")])
+    assert images.tolist() == [[[0, 0]], [[1, 1]]] and labels.dtype == shared.int64 and names == ("x", "y")
+
+
+def test_tensors_are_stacked_and_a_batch_owns_its_memory():
+    x = shared.zeros(3)
+    batch = default_collate([x, x])
+    batch.array[0, 0] = 7
+    assert batch.shape == (2, 3) and x.tolist() == [0, 0, 0] and batch.tolist()[1] == [0, 0, 0]
+
+
+def test_stacking_keeps_the_graph():
+    x = shared.ones(2, requires_grad=True)
+    default_collate([x, x * 2]).sum().backward()
+    assert x.grad.tolist() == [3, 3]
+
+
+@quick
+@given(st.integers(1, 5), st.lists(st.integers(0, 3), max_size=3))
+def test_the_batch_is_a_new_first_dimension(size, shape):
+    samples = [np.full(shape, i, dtype=np.float32) for i in range(size)]
+    batch = default_collate(samples)
+    assert batch.shape == (size, *shape) and batch.dtype == shared.float32
+
+
+@pytest.mark.parametrize(
+    "batch, kind, message",
+    [
+        ([object(), object()], TypeError, "must contain tensors, numpy arrays, numbers, dicts or lists"),
+        ([None, None], TypeError, "must contain tensors"),
+        ([[1], [1, 2]], RuntimeError, "each element in list of batch should be of equal size"),
+        ([np.array(["a"]), np.array(["b"])], TypeError, "default_collate: "),
+        ([np.zeros(3), np.zeros(4)], RuntimeError, r"got \[3\] at entry 0 and \[4\] at entry 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_batched_says_so(batch, kind, message):
+    with pytest.raises(kind, match=message):
+        default_collate(batch)
+    theirs = pytest.importorskip("torch.utils.data")
+    with pytest.raises(kind):
+        theirs.default_collate(batch)
