@@ -37,7 +37,7 @@ def _data_array(data: Any, dtype: Any) -> Any:
         raise ValueError(f"tensor(): the nested sequence is not rectangular: {error}") from error
     if array.dtype == object or array.dtype.kind not in "biuf" and array.dtype not in dtypes.ALL:
         raise TypeError(f"tensor(): expected numbers, but got {type(data).__name__} with elements of {array.dtype}")
-    if array.dtype == dtypes.float64 and not _has_float64(data):
+    if dtype is None and array.dtype == dtypes.float64 and not _has_float64(data):
         array = array.astype(dtypes.get_default_dtype())
     return array if array.size or dtype is not None else array.astype(dtypes.get_default_dtype())
 
@@ -56,6 +56,8 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
     >>> import shared
     >>> shared.tensor([[1, 2], [3, 4]]).dtype == shared.int64
+    True
+    >>> shared.tensor([0.1], dtype=shared.float64).item() == 0.1  # not rounded to float32 on the way
     True
     """
     array = _data_array(data, dtype)
