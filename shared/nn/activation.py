@@ -1,4 +1,4 @@
-"""Activation functions as layers, to be put into a Sequential; the formulas are in `shared.ops.activation`."""
+"""Activation functions as layers, for use in a Sequential; the formulas are in `shared.ops.activation`."""
 
 from __future__ import annotations
 

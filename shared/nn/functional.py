@@ -121,7 +121,9 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     if (tuple(input1.shape), tuple(input2.shape)) != expected:
         raise RuntimeError(
             f"bilinear: inputs of shapes {tuple(input1.shape)} and {tuple(input2.shape)} do not fit weight "
-            f"{tuple(weight.shape)}: expected (…, {weight.shape[1]}) and (…, {weight.shape[2]}) with equal leading sizes"
+            f"{tuple(weight.shape)}: expected (…, {weight.shape[1]}) and (…, {weight.shape[2]}) with "
+            "leading sizes "
+            f"that are equal"
         )
     rows = einsum(
         "ni,kij,nj->nk", input1.reshape(-1, weight.shape[1]), weight, input2.reshape(-1, weight.shape[2])

@@ -72,8 +72,8 @@ def _after(hook: Hook, module: Module, args: tuple, kwargs: dict[str, Any], resu
 class _Gather(Function):
     """Waits for the gradients of all its inputs and hands them to `see`, which returns those to pass on.
 
-    A Function has one output, a module call may have several inputs. So each input goes through a `_Pass` of its
-    own, which leaves its gradient here; all of them are younger than this node, so backward comes here last.
+    A Function has one output, a module call may have several inputs. So each input goes through a `_Pass` of
+    its own, which leaves its gradient here; all of these are younger than it: backward comes here last.
     """
 
     twice = True

@@ -1,8 +1,8 @@
 """Initial values of parameters. Every function fills a tensor in place, outside the graph, and returns it.
 
 fan_in is the number of inputs that feed one output, fan_out the number of outputs that one input feeds. With
-independent weights of mean 0, a linear layer multiplies the variance of a signal by fan_in · Var(w), and that of a
-gradient by fan_out · Var(w): the variances below keep those products near 1.
+independent weights of mean 0, a linear layer multiplies the variance of a signal by fan_in · Var(w), and that
+of a gradient by fan_out · Var(w): the variances below keep those products near 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def trunc_normal_(
     """Normal, but with every value outside [a, b] drawn again."""
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
-            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be incorrect.",
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
+            "incorrect.",
             stacklevel=2,
         )
         return tensor.copy_(_truncated_tail(tensor, mean, std, a, b, generator))
@@ -56,7 +57,7 @@ def trunc_normal_(
 
 
 def _truncated_tail(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
-    """Draws by rejection from uniform candidates: where [a, b] is far out, normal draws hardly ever fall into it."""
+    """By rejection from uniform candidates: normal draws hardly ever fall into an [a, b] that is far out."""
     peak = min(max(a, mean), b)
     out = tensor.detach().clone()
     pending = (out == out) | (out != out)
@@ -87,7 +88,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 
 @no_grad()
 def eye_(tensor: Tensor) -> Tensor:
-    """The identity matrix, for a tensor of 2 dimensions: a Linear layer that starts by passing its input on."""
+    """The identity matrix (2 dimensions only): a Linear layer that starts by passing its input on."""
     if tensor.ndim != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     tensor.zero_()
@@ -98,7 +99,7 @@ def eye_(tensor: Tensor) -> Tensor:
 
 @no_grad()
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
-    """A convolution weight (out, in, k…) that passes its input on: 1 in the middle of kernel (i, i), 0 elsewhere."""
+    """A convolution weight (out, in, k…) that passes its input on: 1 amid kernel (i, i), 0 elsewhere."""
     if tensor.ndim not in (3, 4, 5):
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     if tensor.shape[0] % groups:
@@ -119,8 +120,8 @@ def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     """(inputs per output, outputs per input) of a weight (out, in, kernel…)."""
     if tensor.ndim < 2:
         raise ValueError(
-            f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, but its shape is "
-            f"{tuple(tensor.shape)}"
+            f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, but its shape "
+            f"is {tuple(tensor.shape)}"
         )
     receptive_field = math.prod(tensor.shape[2:])
     return tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
@@ -148,7 +149,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform with variance gain² · 2 / (fan_in + fan_out): a compromise between signals and gradients.
 
-    Source: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks", eq. 16.
+    Source: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural
+    networks", eq. 16.
     """
     fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
     std = gain * math.sqrt(2 / (fan_in + fan_out))
@@ -206,7 +208,7 @@ def kaiming_normal_(
 
 @no_grad()
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
-    """gain times a random matrix with orthonormal rows or columns, whichever are fewer; trailing dims flattened.
+    """gain times a random matrix with orthonormal rows or columns, whichever are fewer; trailing dims joined.
 
     Sources: Saxe et al. (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear neural
     networks"; Mezzadri (2007) for the signs that make it uniform.

@@ -47,7 +47,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in ±1/√in_features: what Kaiming's formula gives for a leaky ReLU of slope √5, PyTorch's choice."""
+        """Uniform in ±1/√in_features: Kaiming's formula with slope √5, which is PyTorch's choice."""
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
@@ -63,7 +63,7 @@ class Linear(Module):
 
 
 class Bilinear(Module):
-    """y_k = x₁ᵀ W_k x₂ + b_k for two inputs (..., in1_features) and (..., in2_features) → (..., out_features)."""
+    """y_k = x₁ᵀ W_k x₂ + b_k for inputs (..., in1_features) and (..., in2_features) → (..., out_features)."""
 
     def __init__(
         self,

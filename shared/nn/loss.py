@@ -6,8 +6,8 @@ A loss of one's own is a Module whose forward returns a scalar Tensor:
 >>> from shared import nn
 >>> class LogCoshLoss(nn.Module):
 ...     def forward(self, input, target):
-...         difference = input - target
-...         return (difference + nn.functional.softplus(-2 * difference)).mean() - shared.log(shared.tensor(2.0))
+...         d = input - target
+...         return (d + nn.functional.softplus(-2 * d)).mean() - shared.log(shared.tensor(2.0))
 >>> LogCoshLoss()(shared.zeros(3), shared.zeros(3)).item()
 0.0
 """
@@ -172,7 +172,7 @@ class BCEWithLogitsLoss(_WeightedLoss):
 
 
 class KLDivLoss(_Loss):
-    """t (log t − input) for log-probabilities as input; reduction="batchmean" is the divergence per sample."""
+    """t (log t − input) for log-probabilities as input; reduction="batchmean" gives it per sample."""
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ class Module:
         own["_load_state_dict_pre_hooks"] = []
         own["_load_state_dict_post_hooks"] = []
 
-    # -- calling ------------------------------------------------------------------------------------------------
+    # ---------------------------------------------------------------- calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
@@ -65,7 +65,7 @@ class Module:
             f"define forward(self, ...) in class {type(self).__name__}, indented as its method"
         )
 
-    # -- attributes that are parameters, buffers or modules -----------------------------------------------------
+    # ---------------------------------------------------------------- attributes with a meaning
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here only for what is not a plain attribute.
@@ -96,13 +96,15 @@ class Module:
         elif name in own.get("_parameters", ()):
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as parameter '{name}' (nn.Parameter or None expected)"
+                    f"cannot assign '{_typename(value)}' as parameter '{name}' (nn.Parameter or None "
+                    "expected)"
                 )
             own["_parameters"][name] = None
         elif name in own.get("_modules", ()):
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as child module '{name}' (nn.Module or None expected)"
+                    f"cannot assign '{_typename(value)}' as child module '{name}' (nn.Module or None "
+                    "expected)"
                 )
             own["_modules"][name] = None
         elif name in own.get("_buffers", ()):
@@ -150,12 +152,15 @@ class Module:
         self._check_name(name, "parameter", self._parameters)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot assign '{_typename(param)}' object to parameter '{name}' (nn.Parameter or None required)"
+                f"cannot assign '{_typename(param)}' object to parameter '{name}' (nn.Parameter or None "
+                "required)"
             )
         if param is not None and param.grad_fn is not None:
             raise ValueError(
-                f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. "
-                f"To express '{name}' as a function of another Tensor, compute the value in the forward() method."
+                f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created "
+                "explicitly. "
+                f"To express '{name}' as a function of another Tensor, compute the value in the forward() "
+                "method."
             )
         self._parameters[name] = param
 
@@ -192,7 +197,7 @@ class Module:
 
     register_module = add_module
 
-    # -- walking the tree ---------------------------------------------------------------------------------------
+    # ---------------------------------------------------------------- walking the tree
 
     def named_modules(
         self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -292,7 +297,7 @@ class Module:
             raise AttributeError(f"`{name}` is not {'an' if kind[0] == 'n' else 'a'} {kind}")
         return getattr(module, group)[name]
 
-    # -- doing something to the whole tree ----------------------------------------------------------------------
+    # ---------------------------------------------------------------- doing something to the whole tree
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Call `fn` on every module below, then on this one; the usual way to initialise a model."""
@@ -319,7 +324,7 @@ class Module:
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """`to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`; integer buffers keep their dtype."""
+        """`to(device)`, `to(dtype)`, `to(device, dtype)`, `to(tensor)`; integer buffers keep their dtype."""
         device, dtype = _parse_to(*args, **kwargs)
         if dtype is not None and dtype.kind in "biu":
             raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
@@ -380,7 +385,7 @@ class Module:
             elif parameter.grad is not None:
                 parameter.grad = parameter.grad.detach().zero_()
 
-    # -- state --------------------------------------------------------------------------------------------------
+    # ---------------------------------------------------------------- state
 
     def state_dict(
         self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
@@ -431,8 +436,9 @@ class Module:
     ) -> IncompatibleKeys:
         """Copy `state_dict` into this module in place; values are Tensors or anything NumPy reads.
 
-        With `strict`, missing and unexpected keys raise a RuntimeError that names each; a wrong shape raises in any
-        case, and nothing is copied then. `assign=True` takes the tensors themselves, dtype and device included.
+        With `strict`, missing and unexpected keys raise a RuntimeError that names each; a wrong shape raises
+        in any case, and then nothing is copied. `assign=True` takes the tensors themselves, dtype and device
+        included.
         """
         return load(self, state_dict, strict, assign)
 
@@ -451,7 +457,7 @@ class Module:
             hook(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         load_own(self, state_dict, prefix, local_metadata, missing_keys, unexpected_keys, error_msgs)
 
-    # -- hooks --------------------------------------------------------------------------------------------------
+    # ---------------------------------------------------------------- hooks
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -501,7 +507,7 @@ class Module:
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         return add_hook(self._load_state_dict_post_hooks, hook)
 
-    # -- printing -----------------------------------------------------------------------------------------------
+    # ---------------------------------------------------------------- printing
 
     def _get_name(self) -> str:
         return type(self).__name__

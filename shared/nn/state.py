@@ -70,7 +70,7 @@ def load_own(
     unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """The part of `load` that concerns the tensors of `module` itself; the default of `_load_from_state_dict`."""
+    """The part of `load` for the tensors of `module` itself; what `_load_from_state_dict` does by default."""
     own = module._own_state()
     for name, tensor in own.items():
         key = prefix + name

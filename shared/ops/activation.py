@@ -41,7 +41,8 @@ def _sum(x: Any, dim: int) -> Any:
 def _require_floating(name: str, input: Tensor) -> None:
     if not dtypes.is_floating(input.array.dtype):
         raise NotImplementedError(
-            f"{name}: not implemented for {input.array.dtype.name}; expected a floating-point input, e.g. x.float()"
+            f"{name}: not implemented for {input.array.dtype.name}; expected a floating-point input, e.g. "
+            "x.float()"
         )
 
 
@@ -203,14 +204,14 @@ class GeluTanh(Function):
 
 
 def softmax_formula(x: Any, dim: int) -> Any:
-    """exp(x) / Σ exp(x) along `dim` of an array; the maximum is taken out first, so that nothing overflows."""
+    """exp(x) / Σ exp(x) along `dim` of an array; the maximum is taken out first: nothing can overflow."""
     e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
     e /= e.sum(axis=dim, keepdims=True)
     return e
 
 
 def log_softmax_formula(x: Any, dim: int) -> Any:
-    """x − log Σ exp(x) along `dim` of an array; the maximum is taken out first, so that nothing overflows."""
+    """x − log Σ exp(x) along `dim` of an array; the maximum is taken out first: nothing can overflow."""
     shifted = x - x.max(axis=dim, keepdims=True)
     total = xp(x).exp(shifted).sum(axis=dim, keepdims=True)
     shifted -= xp(x).log(total)
@@ -257,7 +258,8 @@ def _softmax_dim(name: str, input: Tensor, dim: int | None) -> int:
     if dim is None:
         dim = 0 if input.ndim in (0, 1, 3) else 1
         warnings.warn(
-            f"{name}: Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X "
+            f"{name}: Implicit dimension choice for {name} has been deprecated. Change the call to "
+            "include dim=X "
             f"as an argument (dim={dim} was taken).",
             stacklevel=3,
         )
@@ -288,7 +290,7 @@ def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tens
 
 
 def log_softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """log(softmax(input, dim)), computed without leaving the logarithm, so that large differences stay finite.
+    """log(softmax(input, dim)), without leaving the logarithm: large differences stay finite.
 
     >>> import shared
     >>> shared.log_softmax(shared.tensor([0., -10000.]), dim=0).tolist()
@@ -343,7 +345,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         channels = input.shape[1] if input.ndim > 1 else 1
         if weight.ndim != 1 or weight.numel() != channels:
             raise RuntimeError(
-                f"prelu: expected a weight of 1 or {channels} elements (the channels of input {tuple(input.shape)}), "
+                f"prelu: expected a weight of 1 or {channels} elements (the channels of input "
+                f"{tuple(input.shape)}), "
                 f"but got shape {tuple(weight.shape)}"
             )
         weight = weight.reshape(-1, *[1] * (input.ndim - 2))

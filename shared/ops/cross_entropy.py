@@ -15,7 +15,7 @@ from shared.tensor import Tensor
 
 
 def cross_entropy_formula(logits: Any, target: Any) -> tuple[Any, Any]:
-    """−log softmax(logits)[target] of each row: logits (N, C), target (N,) → losses (N,), log-probabilities (N, C)."""
+    """−log softmax(logits)[target] of each row, and the log-probabilities: (N, C), (N,) → (N,), (N, C)."""
     log_probs = log_softmax_formula(logits, 1)
     rows = xp(logits).arange(len(target))
     return -log_probs[rows, target], log_probs
@@ -51,7 +51,7 @@ class CrossEntropy(Function):
 
 
 class Nll(Function):
-    """−log_probs[target] for log-probabilities (N, C) and classes (N,), times a factor per row, summed or not"""
+    """−log_probs[target] for log-probabilities (N, C), classes (N,), times a factor per row, summed or not"""
 
     def __init__(self, target: Any, factor: Any, summed: bool):
         self.target, self.factor, self.summed = target, factor, summed
@@ -76,7 +76,7 @@ def _finish(losses: Any, factor: Any, summed: bool, dtype: Any) -> Any:
 
 
 def _rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Any]:
-    """Input (C,), (N, C) or (N, C, d1, …) as rows (M, C), and the raw classes (M,); errors name both shapes."""
+    """Input (C,), (N, C) or (N, C, d1, …) as rows (M, C), and the classes as an array (M,)."""
     shape, given = tuple(input.array.shape), tuple(target.array.shape)
     if input.ndim == 0:
         raise ValueError(
@@ -88,17 +88,17 @@ def _rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         )
     if target.array.dtype not in (dtypes.int64, dtypes.uint8):
         raise RuntimeError(
-            f"{name}: expected scalar type Long for target but found {target.array.dtype.name} of shape {given}: "
-            f"class indices are int64 (target.long())"
+            f"{name}: expected scalar type Long for target but found {target.array.dtype.name} of shape "
+            f"{given}: class indices are int64 (target.long())"
             + (f", class probabilities have the shape of input, {shape}" if name == "cross_entropy" else "")
         )
     expected = shape[:1] * (input.ndim > 1) + shape[2:]
     if given != expected:
         _raise_wrong_target(name, shape, given, expected)
-    if input.ndim == 1:
-        return input.reshape(1, -1), target.array.reshape(1)
-    rows = input if input.ndim == 2 else input.movedim(1, -1).reshape(-1, shape[1])
-    return rows, target.array.reshape(-1).astype(dtypes.int64, copy=False)
+    classes = target.array.reshape(-1).astype(dtypes.int64, copy=False)
+    if input.ndim <= 2:
+        return input if input.ndim == 2 else input.reshape(1, -1), classes
+    return input.movedim(1, -1).reshape(-1, shape[1]), classes
 
 
 def _raise_wrong_target(name: str, shape: tuple, given: tuple, expected: tuple) -> None:
@@ -107,28 +107,24 @@ def _raise_wrong_target(name: str, shape: tuple, given: tuple, expected: tuple) 
             f"{name}: Expected input batch_size ({expected[0]}) to match target batch_size ({given[0]}); "
             f"input has shape {shape}, target {given}"
         )
-    one_hot = (
-        " Classes given as one-hot rows need a floating dtype, or target.argmax(1)." if given == shape else ""
-    )
+    hint = " Classes as one-hot rows need a floating dtype, or target.argmax(1)." if given == shape else ""
     raise RuntimeError(
-        f"{name}: Expected target size {expected} for input of shape {shape}, got {given}.{one_hot}"
+        f"{name}: Expected target size {expected} for input of shape {shape}, got {given}.{hint}"
     )
 
 
 def _check_classes(name: str, classes: Any, count: int, ignore_index: int) -> tuple[Any, Any]:
     """The classes, each in [0, count), and which rows are ignored (None: none)."""
     module = xp(classes)
-    as_unsigned = classes.view(
-        "uint64"
-    )  # negative numbers become huge: one comparison finds both kinds of error
-    if not 0 <= ignore_index < count and (classes.size == 0 or as_unsigned.max() < count):
+    # Seen as unsigned, a negative number is huge: one comparison finds both kinds of error.
+    if not 0 <= ignore_index < count and (classes.size == 0 or classes.view("uint64").max() < count):
         return classes, None
     ignored = classes == ignore_index
     wrong = ((classes < 0) | (classes >= count)) & ~ignored
     if wrong.any():
         raise IndexError(
-            f"{name}: Target {int(classes[wrong][0])} is out of bounds: with {count} classes, targets go from 0 to "
-            f"{count - 1} (or are ignore_index={ignore_index})"
+            f"{name}: Target {int(classes[wrong][0])} is out of bounds: with {count} classes, targets go "
+            f"from 0 to {count - 1} (or are ignore_index={ignore_index})"
         )
     return module.where(ignored, 0, classes), ignored
 
@@ -185,7 +181,8 @@ def nll_loss(
 ) -> Tensor:
     """−input[target] for log-probabilities (C,), (N, C) or (N, C, d1, …) and classes (), (N,) or (N, d1, …).
 
-    `weight` (C,) multiplies each class; a mean is divided by the weights' sum. Rows of `ignore_index` count nothing.
+    `weight` (C,) multiplies each class; a mean is divided by the weights' sum. Rows of `ignore_index` do not
+    count.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
@@ -204,10 +201,10 @@ def cross_entropy(
 ) -> Tensor:
     """−log softmax(input)[target], for logits (C,), (N, C) or (N, C, d1, …), in their dtype.
 
-    target: class indices (int64, the shape of input without C), or probabilities (floating, the shape of input).
-    `weight` (C,) multiplies each class; a mean is divided by the weights' sum. Rows of `ignore_index` count nothing.
-    `label_smoothing` moves that share of the target to all classes alike.
-    Source: Goodfellow et al., Deep Learning, section 6.2.2; Szegedy et al. (2016), section 7, for the smoothing.
+    target: class indices (int64, the shape of input without C) or probabilities (floating, input's shape).
+    `weight` (C,) multiplies each class; a mean is divided by the weights' sum. Rows of `ignore_index` do not
+    count. `label_smoothing` moves that share of the target to all classes alike.
+    Source: Goodfellow et al., Deep Learning, sec. 6.2.2; for the smoothing Szegedy et al. (2016), sec. 7.
 
     >>> import shared
     >>> logits = shared.tensor([[2., 0.], [1e4, 0.]])
@@ -230,7 +227,7 @@ def cross_entropy(
 def _cross_entropy_of_probabilities(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
 ) -> Tensor:
-    """−Σ target · weight · log softmax(input) over the classes; a mean is one over the rows, whatever the weights."""
+    """−Σ target · weight · log softmax(input) over the classes; a mean is over rows, whatever the weights."""
     dim = 0 if input.ndim == 1 else 1
     count = input.shape[dim]
     if smoothing:

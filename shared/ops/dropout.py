@@ -67,7 +67,8 @@ def _channels(name: str, spatial: int, input: Tensor, p: float, training: bool, 
     _check(p)
     if input.ndim not in (spatial + 1, spatial + 2):
         raise RuntimeError(
-            f"{name}: Expected {spatial + 1}D or {spatial + 2}D input, but received a {input.ndim}D input of shape "
+            f"{name}: Expected {spatial + 1}D or {spatial + 2}D input, but received a {input.ndim}D input "
+            "of shape "
             f"{tuple(input.shape)}"
         )
     return _dropped(input, p, training, inplace, tuple(input.shape[:-spatial]) + (1,) * spatial)

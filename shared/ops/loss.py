@@ -191,7 +191,7 @@ class KlDivLogTarget(PointwiseLoss):
 
 
 def _pair(name: str, input: Tensor, target: Tensor) -> list[Tensor]:
-    """Both in one dtype; differing shapes broadcast, with PyTorch's warning, or raise an error that names them."""
+    """Both in one dtype; differing shapes broadcast, with PyTorch's warning."""
     for tensor, role in ((input, "input"), (target, "target")):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected {role} to be a Tensor, but got {type(tensor).__name__}")
@@ -211,7 +211,8 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         return loss
     if tuple(weight.shape) != tuple(loss.shape):
         raise ValueError(
-            f"Inputs and weights must have the same size, but got {tuple(loss.shape)} and {tuple(weight.shape)}"
+            f"Inputs and weights must have the same size, but got {tuple(loss.shape)} and "
+            f"{tuple(weight.shape)}"
         )
     loss = loss * weight
     return loss.sum() / weight.sum() if reduction == "mean" else reduced(loss, reduction)
@@ -260,7 +261,7 @@ def smooth_l1_loss(
     reduction: str = "mean",
     beta: float = 1.0,
 ) -> Tensor:
-    """½ d²/beta where |d| < beta, |d| − ½ beta beyond, with d = input − target. Source: Girshick, Fast R-CNN (2015)."""
+    """½ d²/beta where |d| < beta, |d| − ½ beta beyond, d = input − target. Source: Girshick (2015), eq. 3."""
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
@@ -273,7 +274,7 @@ def smooth_l1_loss(
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
-    """½ d² where |d| ≤ delta, delta · (|d| − ½ delta) beyond, with d = input − target. Source: Huber (1964)."""
+    """½ d² where |d| ≤ delta, delta · (|d| − ½ delta) beyond, d = input − target. Source: Huber (1964)."""
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     check_reduction(reduction)
@@ -302,7 +303,8 @@ def binary_cross_entropy(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
     _require_same_shape(
-        "binary_cross_entropy: Using a target size ({target}) that is different to the input size ({input}) is "
+        "binary_cross_entropy: Using a target size ({target}) that is different to the input size "
+        "({input}) is "
         "deprecated. Please ensure they have the same size.",
         input,
         target,
@@ -350,7 +352,7 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
 ) -> Tensor:
-    """t (log t − input): input holds log-probabilities, target probabilities (or logs of them, with `log_target`).
+    """t (log t − input) for log-probabilities as input, probabilities (`log_target`: their logs) as target.
 
     `batchmean` divides the sum by the batch size: the Kullback–Leibler divergence per sample.
     """
@@ -358,7 +360,8 @@ def kl_div(
     check_reduction(reduction, ("none", "mean", "sum", "batchmean"))
     if reduction == "mean":
         warnings.warn(
-            "reduction: 'mean' divides the total loss by both the batch size and the support size. 'batchmean' "
+            "reduction: 'mean' divides the total loss by both the batch size and the support size. "
+            "'batchmean' "
             "divides only by the batch size, and aligns with the KL div math definition.",
             stacklevel=2,
         )
