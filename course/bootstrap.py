@@ -1,8 +1,8 @@
 """`python -m course setup`: a virtual environment in .venv with everything the course needs.
 
 Standard library only: this runs before anything is installed. A second run installs nothing:
-.venv/course-setup.json remembers what was installed, from which pyproject.toml and constraints.txt, where, for
-which Python.
+.venv/course-setup.json remembers what was installed, from which pyproject.toml and constraints.txt,
+where, and for which Python.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fingerprint(root: Path, version: str) -> str:
 
 
 def installed_extras(root: Path = ROOT) -> set[str] | None:
-    """The extras in an environment that is complete and up to date; None where there is no such environment."""
+    """The extras in an environment that is up to date; None where there is no such environment."""
     try:
         stamp = json.loads((root / ".venv" / "course-setup.json").read_text(encoding="utf-8"))
         version = stamp["python"]
@@ -66,15 +66,16 @@ def check_python() -> None:
     """Raise SetupError, with the remedy, where this Python cannot make the environment."""
     if sys.version_info < NEEDED:
         raise SetupError(
-            f"Python {NEEDED[0]}.{NEEDED[1]} or newer is needed; this is {sys.version.split()[0]}. Install one and "
-            "name it: `make course PYTHON=python3.12`, or `python3.12 -m course setup`."
+            f"Python {NEEDED[0]}.{NEEDED[1]} or newer is needed; this is {sys.version.split()[0]}. "
+            "Install one and name it: `make course PYTHON=python3.12`, or `python3.12 -m course setup`."
         )
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
     if missing:
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         raise SetupError(
-            f"This Python has no module `{missing[0]}`, which makes virtual environments. On Debian and Ubuntu it "
-            f"is a package of its own: `sudo apt-get install {package}`. Then run the same command again."
+            f"This Python has no module `{missing[0]}`, which makes virtual environments. "
+            f"On Debian and Ubuntu it is a package of its own: `sudo apt-get install {package}`. "
+            "Then run the same command again."
         )
 
 
@@ -222,7 +223,7 @@ def main(arguments: list[str]) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="also install an extra of pyproject.toml, e.g. parity (PyTorch, for comparison) or gpu; may be repeated",
+        help="also install an extra of pyproject.toml, e.g. parity (PyTorch) or gpu; may be repeated",
     )
     options = parser.parse_args(arguments)
     try:

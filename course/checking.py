@@ -34,7 +34,7 @@ class Check:
 
 
 def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q",)) -> Check:
-    """Run the sprint's tests in a process of their own (its output goes to the terminal) and sum up per milestone."""
+    """Run the sprint's tests in a process of their own, whose output is shown, and sum up per milestone."""
     folder = sprint.folder / "tests"
     if not folder.is_dir():
         raise CourseError(f"sprints/{sprint.folder.name} has no tests folder.")

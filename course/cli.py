@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .sprints import ROOT, CourseError, find_folder, load_sprint, load_sprints, notebooks_of, sprint_folders
-
-if TYPE_CHECKING:
-    from .checking import Check
+from .sprints import ROOT, CourseError, find_folder, load_sprints, notebooks_of, sprint_folders
 
 app = typer.Typer(
     help="Sprint to GPT: run the course, check what you built, see how far you are.",
@@ -28,8 +24,6 @@ app.add_typer(data_app, name="data")
 
 console = Console()
 STYLES = {"ok": "green", "note": "cyan", "slow": "yellow", "broken": "red"}
-STYLES |= {"passed": "green", "failed": "red", "skipped": "yellow", "missing": "red"}
-PREFETCHED = ("mnist-5k", "tinyshakespeare")
 
 SprintName = Annotated[str | None, typer.Argument(metavar="[NN]", help="Sprint number, e.g. 03.")]
 
@@ -93,7 +87,8 @@ def progress() -> None:
     still = pages.open_milestones(sprints, record)
     if still:
         sprint, text, state = still[0]
-        console.print(f"\nNext: sprint {sprint.label}, “{escape(text)}” ({state}). {len(still)} open in all.")
+        console.print(f"\nNext: sprint {sprint.label}, “{escape(text)}” ({state}).")
+        console.print(f"{len(still)} open in all.")
     else:
         console.print("\nEvery milestone is reached.")
     written = pages.write_page(sprints, record)
@@ -145,14 +140,16 @@ def run(
     sprint: SprintName = None,
     write: Annotated[bool, typer.Option("--write", help="Store the outputs in the notebooks.")] = False,
 ) -> None:
-    """Execute a sprint's notebooks headless, each in a fresh kernel; without NN, the whole course and its milestones.
+    """Execute a sprint's notebooks, each in a fresh kernel; without NN, the whole course and its milestones.
 
     Without --write the notebooks on disk stay as they are.
     """
+    from . import running
+
     folders = [find_folder(sprint)] if sprint else sprint_folders()
     if not sprint and not write:
-        _prefetch()
-    seconds, failures = _execute(folders, write)
+        running.prefetch()
+    seconds, failures = running.execute_all(folders, write)
     if sprint or write:
         for path, error in failures:
             print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
@@ -167,114 +164,28 @@ def run(
     checks = []
     for number, folder in enumerate(folders, 1):
         print(f"\nMilestones of {folder.name} ({number} of {len(folders)})", flush=True)
-        checks.append(_check(folder))
+        checks.append(running.check_and_record(folder))
     for path, error in failures:
         print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
-    taken = {f.name: sum(s for path, s in seconds.items() if f in path.parents) for f in folders}
-    _milestone_table([c for c in checks if c], taken)
+    per_sprint = {f.name: sum(s for path, s in seconds.items() if f in path.parents) for f in folders}
+    running.print_milestones([c for c in checks if c], per_sprint)
     broken = [path.name for path, _ in failures]
     broken += [f.name for f, c in zip(folders, checks, strict=True) if not (c and c.ok)]
     if broken:
         raise CourseError(f"not everything passed: {', '.join(broken)}.")
-    print("Every notebook ran and every milestone is reached.")
-
-
-def _prefetch() -> None:
-    from shared.data import catalog
-
-    for name in PREFETCHED:
-        try:
-            here = catalog.status(name) in ("cached", "course-data", "embedded")
-            catalog.fetch(name, progress=not here)
-            print(f"data: {name} is here")
-        except (catalog.DatasetUnavailable, ValueError, OSError) as error:
-            print(f"data: {error}\n      Lessons go on with the real data inside the installed packages.")
-
-
-def _execute(folders: list[Path], write: bool) -> tuple[dict[Path, float], list[tuple[Path, str]]]:
-    """({notebook: seconds}, [(notebook, what failed)]); a broken notebook does not keep the next from running."""
-    from tqdm import tqdm
-
-    from . import notebooks
-
-    paths = [path for folder in folders for path in notebooks_of(folder)]
-    if not paths:
-        raise CourseError("There is no notebook to run.")
-    counts = {path: sum(cell["cell_type"] == "code" for cell in notebooks.read(path).cells) for path in paths}
-    seconds: dict[Path, float] = {}
-    failures: list[tuple[Path, str]] = []
-    live = sys.stderr.isatty()
-    total = sum(counts.values())
-    with tqdm(total=total, unit="cell", mininterval=0.2 if live else 10, ncols=None if live else 90) as bar:
-        finished = 0
-        for path in paths:
-            bar.set_description(f"{path.parent.parent.name[:2]}/{path.stem}")
-            base, started = finished, time.perf_counter()
-            try:
-                executed, seconds[path] = notebooks.execute(
-                    path, on_cell=lambda done, _, base=base: bar.update(base + done - bar.n)
-                )
-                if write:
-                    notebooks.write_executed(path, executed)
-            except CourseError as error:
-                failures.append((path, str(error)))
-                seconds[path] = time.perf_counter() - started
-            finished += counts[path]
-            bar.update(finished - bar.n)
-    return seconds, failures
+    print("Every notebook ran and no milestone failed.")
 
 
 @app.command()
 def check(sprint: SprintName = None) -> None:
     """Run the milestone tests of one sprint (or all), and record what passed under progress/."""
+    from . import running
+
     folders = [find_folder(sprint)] if sprint else sprint_folders()
-    checks = [_check(folder) for folder in folders]
-    _milestone_table([c for c in checks if c], {})
+    checks = [running.check_and_record(folder) for folder in folders]
+    running.print_milestones([c for c in checks if c], {})
     if not all(c and c.ok for c in checks) or not checks:
         raise CourseError("not every milestone is reached.")
-
-
-def _check(folder: Path) -> Check | None:
-    """Run and record one sprint's milestones; None, with a message, where its tests could not be run."""
-    from . import outcomes
-    from .checking import check as run_tests
-
-    try:
-        sprint = load_sprint(folder)
-        result = run_tests(sprint)
-    except CourseError as error:
-        print(f"course: {error}", file=sys.stderr)
-        return None
-    if warning := outcomes.save(sprint, result.milestones):
-        print(f"course: {warning}", file=sys.stderr)
-    return result
-
-
-def _milestone_table(checks: list[Check], notebook_seconds: dict[str, float]) -> None:
-    table = Table("", "Milestone", "Outcome", "Seconds", "Measured", title="Milestones", title_justify="left")
-    for result in checks:
-        sprint = result.sprint
-        notes = [f"tests {result.seconds:.0f} s of {sprint.tests_seconds:g}"]
-        if sprint.folder.name in notebook_seconds:
-            notes.append(
-                f"notebooks {notebook_seconds[sprint.folder.name]:.0f} s of {sprint.notebooks_seconds:g}"
-            )
-        table.add_section()
-        table.add_row(sprint.label, sprint.title, "", "", "; ".join(notes), style="bold")
-        for milestone in sprint.milestones:
-            entry = result.milestones[milestone.id]
-            outcome = f"[{STYLES[entry['outcome']]}]{entry['outcome']}[/]"
-            remark = ", ".join(f"{name} {_short(value)}" for name, value in entry["measured"].items())
-            if entry["outcome"] != "passed":
-                remark = entry["message"].partition("\n")[0]
-            table.add_row("", escape(milestone.text), outcome, f"{entry['seconds']:.2f}", escape(remark))
-    console.print("", table)
-    states = [entry["outcome"] for result in checks for entry in result.milestones.values()]
-    console.print(f"{states.count('passed')} of {len(states)} milestones reached.")
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # ---------------------------------------------------------------- data
@@ -294,7 +205,7 @@ def data_list() -> None:
 
 @data_app.command("fetch")
 def data_fetch(names: Annotated[list[str], typer.Argument(help="Names as in `course data list`.")]) -> None:
-    """Make sure that datasets are on this machine: downloads what is missing, checked against its checksum."""
+    """Make sure that datasets are on this machine: download what is missing, compare checksums."""
     from shared.data import catalog
 
     failed = 0
@@ -302,9 +213,7 @@ def data_fetch(names: Annotated[list[str], typer.Argument(help="Names as in `cou
         _known(name)
         try:
             paths = catalog.fetch(name)
-            print(
-                f"{name}: {'inside an installed package' if not paths else ', '.join(map(str, paths.values()))}"
-            )
+            print(f"{name}: {', '.join(map(str, paths.values())) or 'inside an installed package'}")
         except catalog.DatasetUnavailable as error:
             failed += 1
             print(f"course: {error}", file=sys.stderr)

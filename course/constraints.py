@@ -50,7 +50,7 @@ def resolve(python: str, wanted: list[str]) -> dict[str, str]:
 
 
 def lines(resolved: dict[str, dict[str, str]]) -> list[str]:
-    """One line per package where every Python takes the same version, else one per Python, with a marker each.
+    """One line per package where every Python takes the same version, else one per Python.
 
     >>> lines({"3.11": {"a": "1", "b": "1"}, "3.12": {"a": "1", "b": "2"}})
     ['a==1 ; python_version < "3.13"', 'b==1 ; python_version == "3.11"', 'b==2 ; python_version == "3.12"']

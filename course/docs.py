@@ -1,7 +1,8 @@
-"""The generated parts of the text. They depend only on committed files: sprint.toml, metrics.json, map.toml, benchmarks/.
+"""The generated parts of the text. They depend only on committed files.
 
-A generated part stands between `<!-- generated:NAME -->` and `<!-- generated:end -->`; whole files (MILESTONES.md,
-progress/*.md) are generated from start to end.
+Their inputs: sprint.toml and metrics.json of every sprint, course/map.toml, benchmarks/results/*.json. A
+generated part stands between `<!-- generated:NAME -->` and `<!-- generated:end -->`; MILESTONES.md and
+progress/*.md are generated whole.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def show(entry: dict[str, Any], spec: str = "") -> str:
 
     >>> show({"value": 0.123456, "unit": "nats"})
     '0.1235 nats'
-    >>> show({"value": 60000, "unit": ""}), show({"value": 93.5, "unit": "%"}), show({"value": 2.5e-9, "unit": ""})
-    ('60,000', '93.5%', '2.5e-09')
+    >>> show({"value": 60000, "unit": ""}), show({"value": 93.5, "unit": "%"})
+    ('60,000', '93.5%')
+    >>> show({"value": 2.5e-9, "unit": ""})
+    '2.5e-09'
     """
     value, unit = entry["value"], entry.get("unit", "")
     if spec:
@@ -185,8 +188,9 @@ def milestones_page(sprints: list[Sprint]) -> str:
         WHOLE,
         "# Milestones",
         "",
-        f"{total} milestones in {len(sprints)} sprints. Each one is a promise with a test that proves it on this code; "
-        "`make course` runs them all and ends in the table of what passed. Your own record: `course progress`.",
+        f"{total} milestones in {len(sprints)} sprints. Each one is a promise with a test that proves it on "
+        "this code; `make course` runs them all and ends in the table of what passed. Your own record: "
+        "`course progress`.",
     ]
     for sprint in sprints:
         where = f"sprints/{sprint.folder.name}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from .sprints import ROOT
 
 OK, NOTE, SLOW, BROKEN = "ok", "note", "slow", "broken"
-# OpenBLAS's names for kernels that use 512-bit vectors; any other one on a machine that has them wastes half of it.
+# OpenBLAS names of kernels with 512-bit vectors; with others, such a machine is half as fast.
 WIDE_CORES = ("SkylakeX", "Cooperlake", "SapphireRapids", "Zen4", "Zen5")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

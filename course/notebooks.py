@@ -57,18 +57,17 @@ def _own_kernel() -> Any:
 
 
 def execute(
-    path: Path, root: Path = ROOT, on_cell: Callable[[int, int], None] | None = None
+    path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None = None
 ) -> tuple[NotebookNode, float]:
     """Run every cell of the notebook in a fresh kernel whose folder is the repository's root.
 
     Returns the executed notebook (the file is not touched) and the seconds taken. A failing cell raises
-    CourseError with the cell's number, source and traceback. `on_cell(done, total)` is called after each code cell.
+    CourseError with its number, source and traceback. `on_cell(done)` is called after each code cell.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = read(path)
-    total = sum(cell["cell_type"] == "code" for cell in notebook.cells)
     position = {"index": 0, "done": 0}
 
     def before(cell: NotebookNode, cell_index: int) -> None:
@@ -77,7 +76,7 @@ def execute(
     def after(cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
         position["done"] += 1
         if on_cell:
-            on_cell(position["done"], total)
+            on_cell(position["done"])
 
     client = NotebookClient(
         notebook,

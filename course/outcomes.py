@@ -1,4 +1,4 @@
-"""The learner's record: which milestones passed, and when. Kept in progress/outcomes.json, which git ignores."""
+"""The learner's record: which milestones passed, and when. In progress/outcomes.json, ignored by git."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record_path(root: Path = ROOT) -> Path:
 
 
 def load(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
-    """(the record, a warning or None). A damaged file is set aside, never overwritten, and named in the warning."""
+    """(the record, a warning or None). A damaged file is set aside, not lost, and named in the warning."""
     path = record_path(root)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

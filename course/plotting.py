@@ -12,13 +12,13 @@ class Palette(tuple[str, ...]):
 
     names = ("blue", "orange", "green", "vermillion", "purple", "sky", "yellow", "black")
 
-    def __getitem__(self, key):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, key):
         """The colour at a position, or the one that has this name."""
         return super().__getitem__(self.names.index(key) if isinstance(key, str) else key)
 
 
-# Okabe and Ito, "Color Universal Design" (2008): eight colours that the colour-blind can tell apart. Yellow comes
-# late because it is hard to see on white.
+# Okabe and Ito, "Color Universal Design" (2008): eight colours that the colour-blind can tell apart.
+# Yellow comes late because it is hard to see on white.
 COLORS = Palette(("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"))
 
 

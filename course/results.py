@@ -49,7 +49,7 @@ class Results:
     def metric(
         self, name: str, value: Any, unit: str = "", seed: int | None = None, device: str | None = None
     ) -> None:
-        """Record one number (or short string). ValueError where JSON could not hold it: NaN, infinity, arrays."""
+        """Record one number (or short string). ValueError for what JSON cannot hold: NaN, arrays, …."""
         if hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, (bool, int, float, str)):
@@ -66,7 +66,7 @@ class Results:
     def figure(self, figure: Figure, name: str, alt: str, ext: str = "svg") -> Path:
         """Save and close `figure` as results/figures/<name>.<ext> (svg or png), the same bytes on every run.
 
-        `alt` says what there is to see; it travels in the file, and belongs beside the picture in the text too.
+        `alt` says what there is to see; it travels in the file, and belongs beside the picture too.
         """
         import matplotlib
         import matplotlib.pyplot as plt

@@ -1,0 +1,37 @@
+"""For every test: threads, randomness of Hypothesis, and the tests that need a GPU."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+
+def pytest_configure() -> None:
+    """Hypothesis draws the same examples on every run, and a slow machine is no failure."""
+    try:
+        from hypothesis import settings
+    except ImportError:
+        return
+    settings.register_profile("course", deadline=None, derandomize=True, print_blob=True)
+    settings.load_profile("course")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Two OpenMP runtimes in one process disturb each other: where a test compares with PyTorch, it gets one thread."""
+    if torch := sys.modules.get("torch"):
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is none, and say why."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    from shared.arrays.device import cuda_is_available
+
+    if not cuda_is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and CuPy"))
