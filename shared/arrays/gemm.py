@@ -10,6 +10,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 
 _ROWS_BY_PRODUCT = 8  # from here on a product with a row of ones beats NumPy's sum over the first axis
+_FEW_ROWS = 256  # up to here OpenBLAS multiplies W Xᵀ faster than X Wᵀ (0.54 ms against 0.66 for 64×784 by 512×784)
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -20,6 +21,13 @@ def matmul(a: Any, b: Any) -> Any:
     if a.dtype in (dtypes.float16, dtypes.bfloat16) and xp(a) is np:
         return np.matmul(a.astype(dtypes.float32), b.astype(dtypes.float32)).astype(a.dtype)
     return xp(a).matmul(a, b)
+
+
+def matmul_transposed(x: Any, weight: Any) -> Any:
+    """x @ weight.T for matrices (n, k) and (m, k), row-major."""
+    if xp(x) is np and len(x) <= _FEW_ROWS and len(x) < len(weight):
+        return np.ascontiguousarray(matmul(weight, x.T).T)
+    return matmul(x, weight.T)
 
 
 def column_sums(a: Any) -> Any:

@@ -43,7 +43,7 @@ class Linear(Function):
         self.saved = (x if self.needs[1] else None, weight if self.needs[0] else None)
         self.size = x.shape
         rows = x.reshape(-1, x.shape[-1])
-        out = gemm.matmul(rows, weight.T)
+        out = gemm.matmul_transposed(rows, weight)
         if bias is not None:
             out += bias
         return out.reshape(*x.shape[:-1], weight.shape[0])

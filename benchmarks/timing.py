@@ -1,0 +1,80 @@
+"""What every workload shares: the library under test, the clock, and the line of JSON it prints.
+
+A workload file defines `TITLE`, `TARGET` and `build(library)`, which returns the function to time. Run by itself
+it measures one library in its own process:
+
+    python benchmarks/mlp_step.py --library shared --threads 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+@dataclass
+class Library:
+    """The names a workload needs, the same from `shared` and from `torch`."""
+
+    name: str
+    tensor: Any
+    nn: Any
+    functional: Any
+    optim: Any
+    version: str
+
+
+def load(name: str, threads: int) -> Library:
+    """Imports one of the two libraries with its thread count set (before NumPy, BLAS and Numba load)."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    if name == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+        return Library(name, torch, torch.nn, torch.nn.functional, torch.optim, torch.__version__)
+    import shared
+
+    return Library(name, shared, shared.nn, shared.nn.functional, shared.optim, shared.__version__)
+
+
+def measure(run: Callable[[], Any], seconds: float = 1.5, warm_up: int = 5) -> dict[str, float]:
+    """Milliseconds per call: medians over batches of the CPU time of this process and of the wall clock."""
+    for _ in range(warm_up):
+        run()
+    start = time.perf_counter()
+    run()
+    calls = max(1, int(0.03 / max(time.perf_counter() - start, 1e-7)))
+    cpu, wall = [], []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(cpu) < 5:
+        c, w = time.process_time(), time.perf_counter()
+        for _ in range(calls):
+            run()
+        cpu.append((time.process_time() - c) / calls * 1e3)
+        wall.append((time.perf_counter() - w) / calls * 1e3)
+    return {"cpu_ms": statistics.median(cpu), "wall_ms": statistics.median(wall)}
+
+
+def main(build: Callable[[Library], Callable[[], Any]]) -> None:
+    """The command line of a workload file: one library, one process, one line of JSON."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--library", choices=("shared", "torch"), required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.5, help="how long to measure (default: 1.5)")
+    args = parser.parse_args()
+    library = load(args.library, args.threads)
+    result = measure(build(library), args.seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**result, "peak_mb": round(peak, 1), "version": library.version}))
