@@ -367,7 +367,7 @@ def _run(
             if edge is None or result is None:
                 continue
             fitted = _fit(result, edge)
-            if isinstance(edge, Tensor) and _is_fresh(fitted, grad, results, node.saved) and edge not in gradients.sums:
+            if edge not in gradients.sums and isinstance(edge, Tensor) and _is_fresh(fitted, grad, results, node.saved):
                 gradients.owned.add(id(edge))
             gradients.add(edge, fitted)
         if not keep:

@@ -316,46 +316,46 @@ class Tensor:
     # ---------------------------------------------------------------- arithmetic
 
     def __add__(self, other: Any) -> Tensor:
-        return _binary(ops.add, self, other)
+        return ops.add(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __radd__(self, other: Any) -> Tensor:
-        return _binary(ops.add, other, self)
+        return ops.add(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __sub__(self, other: Any) -> Tensor:
-        return _binary(ops.sub, self, other)
+        return ops.sub(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rsub__(self, other: Any) -> Tensor:
-        return _binary(ops.sub, other, self)
+        return ops.sub(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __mul__(self, other: Any) -> Tensor:
-        return _binary(ops.mul, self, other)
+        return ops.mul(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rmul__(self, other: Any) -> Tensor:
-        return _binary(ops.mul, other, self)
+        return ops.mul(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __pow__(self, other: Any) -> Tensor:
-        return _binary(ops.pow, self, other)
+        return ops.pow(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rpow__(self, other: Any) -> Tensor:
-        return _binary(ops.pow, other, self)
+        return ops.pow(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __floordiv__(self, other: Any) -> Tensor:
-        return _binary(ops.floor_divide, self, other)
+        return ops.floor_divide(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rfloordiv__(self, other: Any) -> Tensor:
-        return _binary(ops.floor_divide, other, self)
+        return ops.floor_divide(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __mod__(self, other: Any) -> Tensor:
-        return _binary(ops.remainder, self, other)
+        return ops.remainder(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rmod__(self, other: Any) -> Tensor:
-        return _binary(ops.remainder, other, self)
+        return ops.remainder(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __truediv__(self, other: Any) -> Tensor:
-        return _binary(ops.div, self, other)
+        return ops.div(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return _binary(ops.div, other, self)
+        return ops.div(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __neg__(self) -> Tensor:
         return ops.neg(self)
@@ -367,10 +367,10 @@ class Tensor:
         return ops.abs(self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return _binary(ops.matmul, self, other)
+        return ops.matmul(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return _binary(ops.matmul, other, self)
+        return ops.matmul(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __and__(self, other: Any) -> Tensor:
         return ops.bitwise("&", self, other)
@@ -394,22 +394,22 @@ class Tensor:
         return ops.bitwise_not(self)
 
     def __eq__(self, other: Any) -> Any:
-        return _binary(ops.eq, self, other)
+        return ops.eq(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __ne__(self, other: Any) -> Any:
-        return _binary(ops.ne, self, other)
+        return ops.ne(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __lt__(self, other: Any) -> Any:
-        return _binary(ops.lt, self, other)
+        return ops.lt(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __le__(self, other: Any) -> Any:
-        return _binary(ops.le, self, other)
+        return ops.le(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __gt__(self, other: Any) -> Any:
-        return _binary(ops.gt, self, other)
+        return ops.gt(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def __ge__(self, other: Any) -> Any:
-        return _binary(ops.ge, self, other)
+        return ops.ge(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     def add(self, other: Any, *, alpha: Number = 1) -> Tensor:
         return ops.add(self, other, alpha=alpha)
@@ -1008,20 +1008,14 @@ class Tensor:
         return ops.cast(self, dtypes.bool_)
 
 
-def _binary(operation: Callable[..., Tensor], a: Any, b: Any) -> Any:
-    """`operation(a, b)` for an operator: NotImplemented, so that Python goes on looking, for foreign operands."""
-    for x in (a, b):
-        if not isinstance(x, (Tensor, float, int, np.ndarray, np.generic)):
-            return NotImplemented
-    return operation(a, b)
-
-
 def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
     """Makes a tensor from what was pickled: data workers send tensors so."""
     out = cls.__new__(cls)
     out.array, out._version, out._requires_grad = array, [0], requires_grad
     return out
 
+
+_OPERANDS = (Tensor, float, int, np.ndarray, np.generic)  # what operators take; for others Python goes on looking
 
 # The knot: the engine makes Tensors, Tensor's methods call operations, and operations are made of both.
 autograd.Tensor = Tensor  # type: ignore[misc]

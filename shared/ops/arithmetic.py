@@ -120,10 +120,6 @@ class Atan2(Function):
         return scaled * b, -scaled * a
 
 
-def _times(alpha: float, x: Operand) -> Operand:
-    return x if alpha == 1 else mul(x, alpha)
-
-
 def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
     """input + alpha · other, broadcast.
 
@@ -132,13 +128,13 @@ def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
     tensor([[2., 3.],
             [2., 3.]])
     """
-    a, b = pair(input, _times(alpha, other))
+    a, b = pair(input, other if alpha == 1 else mul(other, alpha))
     return Add()(a, b)
 
 
 def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
     """input − alpha · other, broadcast."""
-    a, b = pair(input, _times(alpha, other))
+    a, b = pair(input, other if alpha == 1 else mul(other, alpha))
     if dtypes.bool_ in [x.array.dtype if isinstance(x, Tensor) else dtypes.of_scalar(x) for x in (a, b)]:
         if dtypes.result_type(*[x.array if isinstance(x, Tensor) else x for x in (a, b)]) == dtypes.bool_:
             raise RuntimeError("sub: subtraction of bool tensors is not supported; use logical_xor (^) or ~")
