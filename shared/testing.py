@@ -103,7 +103,9 @@ def _checked_inputs(inputs: Sequence[Any], eps: float) -> list[int]:
                 f"gradcheck: input {i} is {array.dtype.name}, but differences with eps={eps:g} drown in rounding below "
                 f"float64. Pass x.double()"
             )
-        if any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True)):
+        if array.size and any(
+            stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True)
+        ):
             raise ValueError(
                 f"gradcheck: input {i} of shape {array.shape} has elements that share memory (an expanded tensor?), so "
                 f"that one cannot be changed alone. Pass x.contiguous()"
@@ -114,7 +116,7 @@ def _checked_inputs(inputs: Sequence[Any], eps: float) -> list[int]:
 def _call(fn: Callable, inputs: Sequence[Any]) -> list[Tensor]:
     """The outputs of `fn` that can have gradients."""
     result = fn(*inputs)
-    outputs = [result] if isinstance(result, Tensor) else list(result)
+    outputs = list(result) if isinstance(result, (tuple, list)) else [result]
     for i, y in enumerate(outputs):
         if not isinstance(y, Tensor):
             raise ValueError(
