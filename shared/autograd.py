@@ -174,23 +174,24 @@ class Function:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def __call__(self, *inputs: Tensor | float) -> Tensor:
-        arrays: list[Any] = []
-        edges: list[Function | Tensor | None] = []
-        needed = False
+        arrays, edges, needs = [], [], []
+        grad_enabled = _modes.grad
+        recording = False
         for x in inputs:
-            edge = None
             if isinstance(x, Tensor):
                 arrays.append(x.array)
                 if x._base is not None:
                     _check_view(x)
-                if x._requires_grad:
-                    edge = x if x._fn is None else x._fn
-                    needed = True
+                if grad_enabled and x._requires_grad:
+                    edges.append(x if x._fn is None else x._fn)
+                    needs.append(True)
+                    recording = True
+                    continue
             else:
                 arrays.append(x)
-            edges.append(edge)
-        recording = needed and _modes.grad
-        self.needs = [edge is not None for edge in edges] if recording else [False] * len(edges)
+            edges.append(None)
+            needs.append(False)
+        self.needs = needs
         try:
             result = self.forward(*arrays)
         except (ValueError, TypeError) as error:
