@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import io
 import re
@@ -300,7 +299,6 @@ def stratified_split(labels: np.ndarray, every: int = 5) -> tuple[np.ndarray, np
     return order[~chosen], order[chosen]
 
 
-@functools.cache
 def _arrays(name: str, progress: bool) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Images or rows, labels, and the names that go with them, of the sets that have no class of their own."""
     if name == "mnist-5k":

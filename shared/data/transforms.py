@@ -224,8 +224,8 @@ def _four_sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
 class RandomAffine:
     """Rotates, shifts, scales and shears at random about the centre.
 
-    degrees: rotation is drawn from (−degrees, degrees), or from the given pair; positive is counter-clockwise.
-    translate: largest shift as a fraction of (width, height). scale: a pair the factor is drawn from. shear: an angle
+    degrees: rotation is drawn from (−degrees, degrees), or from the given pair; positive is clockwise
+    (as in torchvision, and the opposite of RandomRotation). translate: largest shift as a fraction of (width, height). scale: a pair the factor is drawn from. shear: an angle
     in degrees, or a pair (x only), or four numbers (x and y). `fill` is the value of what comes in from outside.
     """
 

@@ -115,7 +115,10 @@ def test_lengths_and_batches_are_pytorchs(size, batch_size, drop_last):
     [
         (lambda s: s.RandomSampler(range(3), replacement=1), "replacement"),
         (lambda s: s.RandomSampler(range(3), num_samples=-1), "num_samples"),
-        (lambda s: s.RandomSampler([]), "num_samples should be a positive integer value, but got num_samples=0"),
+        (
+            lambda s: s.RandomSampler([]),
+            "num_samples should be a positive integer value, but got num_samples=0",
+        ),
         (lambda s: s.WeightedRandomSampler([1.0], 0), "num_samples"),
         (lambda s: s.WeightedRandomSampler([[1.0]], 1), "weights"),
         (lambda s: s.BatchSampler(range(3), 0, False), "batch_size"),

@@ -178,7 +178,9 @@ def test_an_exception_arrives_with_its_class_message_and_traceback():
     assert "samples.py" in text and 'raise ValueError("sample five is broken")' in text
 
 
-@pytest.mark.parametrize("error", [ValueError("v"), KeyError("k"), UnicodeDecodeError("utf-8", b"", 0, 1, "u")])
+@pytest.mark.parametrize(
+    "error", [ValueError("v"), KeyError("k"), UnicodeDecodeError("utf-8", b"", 0, 1, "u")]
+)
 def test_class_and_message_are_those_of_pytorchs_wrapper(error):
     utils = pytest.importorskip("torch._utils")
     where = "DataLoader worker process 0"
