@@ -97,8 +97,8 @@ class Elu(Function):
     def backward(self, grad):
         (x,) = self.saved
         ops = _math(grad)
-        slope = self.alpha * ops.exp(ops.where(x > 0, 0, x))
-        return grad * self.scale * ops.where(x > 0, 1, slope)
+        slope = self.alpha * ops.exp(ops.where(x <= 0, x, 0))
+        return grad * self.scale * ops.where(x <= 0, slope, 1)
 
 
 class Hardtanh(Function):
@@ -115,7 +115,7 @@ class Hardtanh(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        return _math(grad).where((x <= self.low) | (x >= self.high), 0, grad)
+        return _math(grad).where((x > self.low) & (x < self.high), grad, 0)
 
 
 # ---------------------------------------------------------------- smooth ones

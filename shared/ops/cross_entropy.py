@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from shared.arrays import dtypes
@@ -29,50 +28,60 @@ def cross_entropy_gradient(log_probs: Any, target: Any, grad: Any) -> Any:
     return probs
 
 
-class CrossEntropy(Function):
-    """−log softmax(logits)[target] for logits (N, C) and classes (N,), times a factor per row, summed or not
+class ClassLoss(Function):
+    """A loss of rows (N, C) and their classes (N,): each times the weight of its row, summed and divided
 
-    The softmax and the logarithm in one step: the gradient by the logits is softmax − one-hot target.
+    `weight` (N,), or None for 1, is 0 in ignored rows; `divisor` None leaves one loss per row.
     """
 
-    def __init__(self, target: Any, factor: Any, summed: bool):
-        self.target, self.factor, self.summed = target, factor, summed
+    def __init__(self, target: Any, weight: Any, divisor: Any):
+        self.target, self.weight, self.divisor = target, weight, divisor
+
+    def reduce(self, losses: Any, dtype: Any) -> Any:
+        if self.weight is not None:
+            losses = xp(losses).where(
+                self.weight == 0, 0, losses * self.weight
+            )  # be an ignored loss infinite
+        if self.divisor is not None:
+            losses = losses.sum() / self.divisor
+        return losses.astype(dtype, copy=False)
+
+    def row_gradient(self, grad: Any) -> Any:
+        """The gradient by the loss of each row, (N,), or one number for all of them."""
+        if self.divisor is not None:
+            grad = grad / self.divisor
+        if self.weight is not None:
+            grad = xp(grad).where(self.weight == 0, 0, grad * self.weight)  # 0 also if all are: 0/0 is NaN
+        return grad
+
+
+class CrossEntropy(ClassLoss):
+    """−log softmax(logits)[target]; the softmax and the logarithm in one step"""
 
     def forward(self, logits):
         wide = logits.astype(dtypes.float32) if logits.dtype.itemsize < 4 else logits
         losses, log_probs = cross_entropy_formula(wide, self.target)
         self.saved = (log_probs,) if self.needs[0] else ()
-        return _finish(losses, self.factor, self.summed, logits.dtype)
+        return self.reduce(losses, logits.dtype)
 
     def backward(self, grad):
         (log_probs,) = self.saved
-        grad = grad * self.factor
+        grad = self.row_gradient(grad)
         return cross_entropy_gradient(log_probs, self.target, grad[:, None] if grad.ndim else grad)
 
 
-class Nll(Function):
-    """−log_probs[target] for log-probabilities (N, C), classes (N,), times a factor per row, summed or not"""
-
-    def __init__(self, target: Any, factor: Any, summed: bool):
-        self.target, self.factor, self.summed = target, factor, summed
+class Nll(ClassLoss):
+    """−log_probs[target]"""
 
     def forward(self, log_probs):
-        self.shape_in = log_probs.shape
+        self.size = log_probs.shape
         losses = -log_probs[xp(log_probs).arange(len(self.target)), self.target]
-        return _finish(losses, self.factor, self.summed, log_probs.dtype)
+        return self.reduce(losses, log_probs.dtype)
 
     def backward(self, grad):
-        out = xp(grad).zeros(self.shape_in, grad.dtype)
-        out[xp(grad).arange(len(self.target)), self.target] = -grad * self.factor
+        out = xp(grad).zeros(self.size, grad.dtype)
+        out[xp(grad).arange(len(self.target)), self.target] = -self.row_gradient(grad)
         return out
-
-
-def _finish(losses: Any, factor: Any, summed: bool, dtype: Any) -> Any:
-    """Losses times their factor; a row with factor 0 counts nothing, be its loss infinite."""
-    if getattr(factor, "ndim", 0):
-        losses = xp(losses).where(factor == 0, 0, losses * factor)
-        return (losses.sum() if summed else losses).astype(dtype, copy=False)
-    return ((losses.sum() if summed else losses) * factor).astype(dtype, copy=False)
 
 
 def _rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Any]:
@@ -140,19 +149,24 @@ def _check_weight(name: str, weight: Tensor | None, count: int) -> Any:
     return weight.array
 
 
-def _factors(classes: Any, ignored: Any, weight: Any, dtype: Any, reduction: str) -> Any:
-    """What each row's loss is multiplied by: its class's weight, 0 if ignored, over their sum for a mean."""
+def _row_weight(classes: Any, ignored: Any, weight: Any, dtype: Any) -> Any:
+    """The weight of each row: that of its class, 0 if it is ignored; None where all are 1."""
     if ignored is None and weight is None:
-        return 1.0 if reduction != "mean" else 1.0 / len(classes) if len(classes) else math.nan
-    module = xp(classes)
-    factor = module.ones(classes.shape, dtype) if weight is None else weight[classes].astype(dtype)
+        return None
+    rows = xp(classes).ones(classes.shape, dtype) if weight is None else weight[classes].astype(dtype)
     if ignored is not None:
-        factor[ignored] = 0
-    return factor / factor.sum() if reduction == "mean" else factor
+        rows[ignored] = 0
+    return rows
+
+
+def _divisor(reduction: str, row_weight: Any, count: int) -> Any:
+    if reduction == "mean":
+        return count if row_weight is None else row_weight.sum()
+    return 1 if reduction == "sum" else None
 
 
 def _classified(
-    function: Any,
+    function: type[ClassLoss],
     name: str,
     input: Tensor,
     target: Tensor,
@@ -160,13 +174,12 @@ def _classified(
     ignore_index: int,
     reduction: str,
 ) -> Tensor:
-    """`function` (CrossEntropy or Nll) of input and class indices."""
+    """`function` of input and class indices, after the checks."""
     rows, classes = _rows(name, input, target)
-    count = rows.shape[1]
+    count = rows.array.shape[1]
     classes, ignored = _check_classes(name, classes, count, ignore_index)
-    wide = rows.array.dtype if rows.array.dtype.itemsize >= 4 else dtypes.float32
-    factor = _factors(classes, ignored, _check_weight(name, weight, count), wide, reduction)
-    loss = function(classes, factor, reduction != "none")(rows)
+    row_weight = _row_weight(classes, ignored, _check_weight(name, weight, count), rows.array.dtype)
+    loss = function(classes, row_weight, _divisor(reduction, row_weight, len(classes)))(rows)
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
@@ -245,18 +258,16 @@ def _smoothed_cross_entropy(
 ) -> Tensor:
     """(1 − smoothing) · the loss of the target + smoothing · the mean of the losses of all classes."""
     rows, classes = _rows("cross_entropy", input, target)
-    count = rows.shape[1]
+    count = rows.array.shape[1]
     classes, ignored = _check_classes("cross_entropy", classes, count, ignore_index)
     class_weight = _check_weight("cross_entropy", weight, count)
-    factor = _factors(classes, ignored, class_weight, rows.array.dtype, "none")
+    row_weight = _row_weight(classes, ignored, class_weight, rows.array.dtype)
     log_probs = log_softmax(rows, 1)
-    of_target = Nll(classes, factor, False)(log_probs)
+    of_target = Nll(classes, row_weight, None)(log_probs)
     of_all = -(log_probs if weight is None else log_probs * weight).sum(1)
-    if ignored is not None:
-        of_all = elementwise.where(Tensor(ignored), 0.0, of_all)
     losses = of_target * (1 - smoothing) + of_all * (smoothing / count)
+    if ignored is not None:
+        losses = elementwise.where(Tensor(ignored), 0.0, losses)
     if reduction == "none":
         return losses.reshape(target.shape)
-    if reduction == "sum" or not getattr(factor, "ndim", 0):
-        return reduced(losses, reduction)
-    return losses.sum() / Tensor(factor.sum())
+    return losses.sum() / _divisor(reduction, row_weight, len(classes))

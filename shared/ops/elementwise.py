@@ -391,9 +391,12 @@ class Where(Function):
         return xp(self.condition).where(self.condition, a, b)
 
     def backward(self, grad):
-        chosen = self.condition * 1
-        to_a = grad * (Tensor(chosen) if isinstance(grad, Tensor) else chosen)
-        return to_a, grad - to_a
+        # Choosing again, not multiplying by 0 and 1: where the gradient is infinite, 0 · inf would be NaN.
+        if isinstance(grad, Tensor):
+            condition = Tensor(self.condition)
+            return where(condition, grad, 0), where(condition, 0, grad)
+        pick = xp(grad).where
+        return pick(self.condition, grad, 0), pick(self.condition, 0, grad)
 
 
 class Extremum(Function):

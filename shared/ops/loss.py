@@ -206,7 +206,7 @@ def _pair(name: str, input: Tensor, target: Tensor) -> list[Tensor]:
 
 
 def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    """PyTorch's sample weights for mse, l1 and huber: a mean is divided by the sum of the weights."""
+    """PyTorch's weights of elements for mse and l1: a mean is divided by the sum of the weights."""
     if weight is None:
         return loss
     if tuple(weight.shape) != tuple(loss.shape):
@@ -278,8 +278,13 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     check_reduction(reduction)
-    pair = _pair("huber_loss", input, target)
-    return _weighted(HuberLoss(delta, 1.0, reduction if weight is None else "none")(*pair), weight, reduction)
+    a, b = _pair("huber_loss", input, target)
+    if weight is not None and tuple(weight.shape) != tuple(input.shape):
+        raise ValueError(
+            f"huber_loss: Weights and input must have the same size, but got {tuple(weight.shape)} and "
+            f"{tuple(input.shape)}"
+        )
+    return HuberLoss(delta, 1.0, reduction, _raw(weight))(a, b)
 
 
 def _require_same_shape(message: str, input: Tensor, target: Tensor) -> None:

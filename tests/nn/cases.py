@@ -1,0 +1,391 @@
+"""What is compared with PyTorch: one table of function calls and one of modules, both with their inputs.
+
+Every case is written so that it runs with `F`/`nn` of either library. `make_golden.py` runs them with PyTorch
+in float64 and keeps the outcome under golden/; the tests compare with that, and live where PyTorch is installed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+INF, NAN = float("inf"), float("nan")
+
+
+class Constant:
+    """An input that gets no gradient."""
+
+    def __init__(self, array: Any):
+        self.array = np.asarray(array)
+
+
+@dataclass
+class Case:
+    name: str
+    call: Callable[..., Any]  # called with F and the inputs as tensors
+    make: Callable[[np.random.Generator], tuple]  # gives the inputs as arrays or Constants
+
+    def inputs(self) -> tuple:
+        return self.make(np.random.default_rng(zlib.crc32(self.name.encode())))
+
+    def cotangent(self, shape: tuple) -> np.ndarray:
+        """What the gradient of the output is set to; never 0, so that no gradient hides."""
+        rng = np.random.default_rng(zlib.crc32(self.name.encode()) + 1)
+        return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+
+
+def normal(*shape: int) -> Callable[[np.random.Generator], tuple]:
+    return lambda rng: (rng.normal(size=shape),)
+
+
+def fixed(*values: Any) -> Callable[[np.random.Generator], tuple]:
+    return lambda rng: tuple(v if isinstance(v, Constant) else np.array(v, dtype="float64") for v in values)
+
+
+def with_classes(
+    shape: tuple, classes: int, dim: int = 1, weight: bool = False, ignored: int = 0
+) -> Callable:
+    """Logits of `shape`, class indices without `dim`, a weight per class if asked; `ignored` targets are −100."""
+
+    def make(rng: np.random.Generator) -> tuple:
+        target = rng.integers(0, classes, shape[:dim] + shape[dim + 1 :])
+        target.reshape(-1)[:ignored] = -100
+        weights = (Constant(rng.uniform(0.5, 2.0, classes)),) if weight else ()
+        return (rng.normal(size=shape) * 3, Constant(target), *weights)
+
+    return make
+
+
+def probabilities(*shape: int, dim: int = 1) -> Callable:
+    def make(rng: np.random.Generator) -> tuple:
+        p = rng.uniform(0.1, 1.0, shape)
+        return rng.normal(size=shape), p / p.sum(axis=dim, keepdims=True)
+
+    return make
+
+
+def pair(*shape: int, weight: bool = False) -> Callable:
+    def make(rng: np.random.Generator) -> tuple:
+        extra = (Constant(rng.uniform(0.5, 2.0, shape)),) if weight else ()
+        return (rng.normal(size=shape) * 2, rng.normal(size=shape) * 2, *extra)
+
+    return make
+
+
+def unit_pair(*shape: int, weight: tuple | None = None) -> Callable:
+    def make(rng: np.random.Generator) -> tuple:
+        extra = () if weight is None else (Constant(rng.uniform(0.5, 2.0, weight)),)
+        return (rng.uniform(0.02, 0.98, shape), rng.uniform(0.02, 0.98, shape), *extra)
+
+    return make
+
+
+def logits_and_unit(*shape: int, weights: tuple = ()) -> Callable:
+    def make(rng: np.random.Generator) -> tuple:
+        extra = tuple(Constant(rng.uniform(0.5, 3.0, w)) for w in weights)
+        return (rng.normal(size=shape) * 3, rng.uniform(0, 1, shape), *extra)
+
+    return make
+
+
+FUNCTIONS: list[Case] = []
+
+
+def add(name: str, call: Callable[..., Any], make: Callable) -> None:
+    FUNCTIONS.append(Case(name, call, make))
+
+
+# ---------------------------------------------------------------- activations
+
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "relu": lambda F, x: F.relu(x),
+    "relu6": lambda F, x: F.relu6(x * 4),
+    "hardtanh": lambda F, x: F.hardtanh(x, -0.5, 0.7),
+    "leaky_relu": lambda F, x: F.leaky_relu(x),
+    "leaky_relu-0.3": lambda F, x: F.leaky_relu(x, 0.3),
+    "elu": lambda F, x: F.elu(x),
+    "elu-0.4": lambda F, x: F.elu(x, alpha=0.4),
+    "selu": lambda F, x: F.selu(x),
+    "softplus": lambda F, x: F.softplus(x),
+    "softplus-beta": lambda F, x: F.softplus(x, beta=3.0, threshold=2.0),
+    "logsigmoid": lambda F, x: F.logsigmoid(x),
+    "silu": lambda F, x: F.silu(x),
+    "mish": lambda F, x: F.mish(x),
+    "gelu": lambda F, x: F.gelu(x),
+    "gelu-tanh": lambda F, x: F.gelu(x, approximate="tanh"),
+    "softsign": lambda F, x: F.softsign(x),
+    "hardsigmoid": lambda F, x: F.hardsigmoid(x * 3),
+    "hardswish": lambda F, x: F.hardswish(x * 3),
+    "sigmoid": lambda F, x: F.sigmoid(x),
+    "tanh": lambda F, x: F.tanh(x),
+    "softmax-last": lambda F, x: F.softmax(x, dim=-1),
+    "softmax-first": lambda F, x: F.softmax(x, dim=0),
+    "log_softmax-last": lambda F, x: F.log_softmax(x, dim=-1),
+    "log_softmax-first": lambda F, x: F.log_softmax(x, dim=0),
+    "softmin": lambda F, x: F.softmin(x, dim=-1),
+}
+for name, call in ACTIVATIONS.items():
+    add(name, call, normal(3, 4))
+    add(f"{name}: 0-d", call, normal())
+    add(f"{name}: 3-d", call, normal(2, 3, 2))
+    add(f"{name}: empty", call, normal(3, 0))
+    large = [[-1e4, 0.0, 1e4], [-30.0, 30.0, 100.0], [1e-8, -1e-8, 0.5]]
+    add(f"{name}: large", call, fixed(large))
+    if name not in ("mish", "hardswish"):  # PyTorch's slopes there are NaN at −inf, and not NaN at NaN
+        add(f"{name}: infinite", call, fixed([[NAN, 1.0, 2.0], [-INF, 0.0, 1.0], [INF, 0.0, 1.0]]))
+add("softmax: nothing but -inf", lambda F, x: F.softmax(x, dim=1), fixed([[-INF, -INF], [0.0, -INF]]))
+add("softmax: middle", lambda F, x: F.softmax(x, dim=1), normal(2, 3, 4))
+add("glu", lambda F, x: F.glu(x), normal(3, 4))
+add("glu: first", lambda F, x: F.glu(x, dim=0), normal(4, 3))
+add("prelu: one", lambda F, x, w: F.prelu(x, w), lambda rng: (rng.normal(size=(3, 4)), rng.uniform(size=1)))
+add(
+    "prelu: channels",
+    lambda F, x, w: F.prelu(x, w),
+    lambda rng: (rng.normal(size=(2, 3, 4)), rng.uniform(size=3)),
+)
+
+# ---------------------------------------------------------------- losses of each element
+
+for reduction in ("mean", "sum", "none"):
+
+    def with_reduction(function: str, reduction: str = reduction, **options: Any) -> Callable[..., Any]:
+        return lambda F, *inputs: getattr(F, function)(*inputs, reduction=reduction, **options)
+
+    for function, options in [
+        ("mse_loss", {}),
+        ("l1_loss", {}),
+        ("smooth_l1_loss", {}),
+        ("smooth_l1_loss", {"beta": 0.3}),
+        ("smooth_l1_loss", {"beta": 0.0}),
+        ("huber_loss", {}),
+        ("huber_loss", {"delta": 2.5}),
+    ]:
+        text = "".join(f" {k}={v}" for k, v in options.items())
+        add(f"{function}{text} {reduction}", with_reduction(function, **options), pair(3, 4))
+        add(f"{function}{text} {reduction}: 0-d", with_reduction(function, **options), pair())
+        add(f"{function}{text} {reduction}: empty", with_reduction(function, **options), pair(0, 2))
+    add(f"bce {reduction}", with_reduction("binary_cross_entropy"), unit_pair(3, 4))
+    add(
+        f"bce weight {reduction}",
+        lambda F, p, t, w, r=reduction: F.binary_cross_entropy(p, t, weight=w, reduction=r),
+        unit_pair(3, 4, weight=(4,)),
+    )
+    add(
+        f"bce at 0 and 1 {reduction}",
+        with_reduction("binary_cross_entropy"),
+        fixed([0.0, 1.0, 0.0, 1.0], Constant([0.0, 1.0, 1.0, 0.0])),
+    )
+    add(f"bce logits {reduction}", with_reduction("binary_cross_entropy_with_logits"), logits_and_unit(3, 4))
+    add(
+        f"bce logits weight pos_weight {reduction}",
+        lambda F, x, t, w, p, r=reduction: F.binary_cross_entropy_with_logits(
+            x, t, weight=w, pos_weight=p, reduction=r
+        ),
+        logits_and_unit(3, 4, weights=((3, 1), (4,))),
+    )
+    add(
+        f"bce logits large {reduction}",
+        with_reduction("binary_cross_entropy_with_logits"),
+        fixed([1e4, -1e4, 1e4, -1e4, 0.0], Constant([1.0, 0.0, 0.0, 1.0, 0.5])),
+    )
+    for log_target in (False, True):
+        add(
+            f"kl_div log_target={log_target} {reduction}",
+            with_reduction("kl_div", log_target=log_target),
+            lambda rng: (rng.normal(size=(3, 4)), rng.uniform(0.1, 1.0, (3, 4))),
+        )
+add("kl_div batchmean", lambda F, x, t: F.kl_div(x, t, reduction="batchmean"), probabilities(3, 4))
+add(
+    "kl_div zeros",
+    lambda F, x, t: F.kl_div(x, t, reduction="sum"),
+    fixed([[-1.0, -2.0, -0.5]], Constant([[0.0, 0.5, 0.5]])),
+)
+for function in ("mse_loss", "l1_loss", "huber_loss"):
+    for reduction in ("mean", "sum", "none"):
+        add(
+            f"{function} weight {reduction}",
+            lambda F, x, t, w, f=function, r=reduction: getattr(F, f)(x, t, weight=w, reduction=r),
+            pair(3, 4, weight=True),
+        )
+
+# ---------------------------------------------------------------- cross-entropy and nll
+
+SHAPES = {
+    "(N, C)": ((6, 5), 1),
+    "(C,)": ((5,), 0),
+    "(N, C, d)": ((2, 5, 3), 1),
+    "(N, C, d, d)": ((2, 5, 3, 2), 1),
+    "one row": ((1, 5), 1),
+    "one class": ((3, 1), 1),
+}
+for reduction in ("mean", "sum", "none"):
+    for label, (shape, dim) in SHAPES.items():
+        count = shape[dim]
+
+        def cross_entropy(F: Any, x: Any, t: Any, w: Any = None, r: str = reduction, **options: Any) -> Any:
+            return F.cross_entropy(x, t, weight=w, reduction=r, **options)
+
+        def nll(F: Any, x: Any, t: Any, w: Any = None, r: str = reduction, **options: Any) -> Any:
+            return F.nll_loss(
+                F.log_softmax(x, dim=0 if x.ndim == 1 else 1), t, weight=w, reduction=r, **options
+            )
+
+        def smoothed(F: Any, x: Any, t: Any, w: Any = None, r: str = reduction) -> Any:
+            return F.cross_entropy(x, t, weight=w, reduction=r, label_smoothing=0.2)
+
+        for kind, function in [("cross_entropy", cross_entropy), ("nll", nll), ("smoothed", smoothed)]:
+            add(f"{kind} {label} {reduction}", function, with_classes(shape, count, dim))
+            add(f"{kind} weight {label} {reduction}", function, with_classes(shape, count, dim, weight=True))
+            if label in ("(N, C)", "(N, C, d)"):
+                add(
+                    f"{kind} ignored {label} {reduction}",
+                    function,
+                    with_classes(shape, count, dim, ignored=2),
+                )
+                both = with_classes(shape, count, dim, weight=True, ignored=2)
+                add(f"{kind} weight ignored {label} {reduction}", function, both)
+                add(
+                    f"{kind} all ignored {label} {reduction}",
+                    function,
+                    with_classes(shape, count, dim, ignored=10**6),
+                )
+        add(
+            f"cross_entropy probabilities {label} {reduction}",
+            lambda F, x, p, r=reduction: F.cross_entropy(x, p, reduction=r),
+            probabilities(*shape, dim=dim),
+        )
+    add(
+        f"cross_entropy ignore_index=2 {reduction}",
+        lambda F, x, t, r=reduction: F.cross_entropy(x, t, ignore_index=2, reduction=r),
+        with_classes((8, 4), 4),
+    )
+    add(
+        f"cross_entropy probabilities weight smoothed {reduction}",
+        lambda F, x, p, w, r=reduction: F.cross_entropy(x, p, weight=w, label_smoothing=0.3, reduction=r),
+        lambda rng: (*probabilities(4, 3)(rng), Constant(rng.uniform(0.5, 2, 3))),
+    )
+    add(f"cross_entropy no rows {reduction}", cross_entropy, with_classes((0, 4), 4))
+    add(
+        f"cross_entropy large {reduction}",
+        cross_entropy,
+        fixed([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [0.0, 0.0, 0.0]], Constant([0, 0, 1])),
+    )
+    add(
+        f"cross_entropy infinite {reduction}",
+        cross_entropy,
+        fixed([[-INF, 1.0, 0.0], [0.0, -INF, 2.0], [NAN, 0.0, 0.0]], Constant([1, 1, 2])),
+    )
+
+# ---------------------------------------------------------------- the rest
+
+add(
+    "linear",
+    lambda F, x, w, b: F.linear(x, w, b),
+    lambda r: (r.normal(size=(4, 3)), r.normal(size=(2, 3)), r.normal(size=2)),
+)
+add(
+    "linear no bias 3-d",
+    lambda F, x, w: F.linear(x, w),
+    lambda r: (r.normal(size=(2, 4, 3)), r.normal(size=(5, 3))),
+)
+add(
+    "linear 1-d",
+    lambda F, x, w, b: F.linear(x, w, b),
+    lambda r: (r.normal(size=3), r.normal(size=(2, 3)), r.normal(size=2)),
+)
+add(
+    "bilinear",
+    lambda F, x, y, w, b: F.bilinear(x, y, w, b),
+    lambda r: (
+        r.normal(size=(2, 4, 3)),
+        r.normal(size=(2, 4, 2)),
+        r.normal(size=(5, 3, 2)),
+        r.normal(size=5),
+    ),
+)
+add("normalize", lambda F, x: F.normalize(x), normal(3, 4))
+add("normalize p=1 dim=0", lambda F, x: F.normalize(x, p=1.0, dim=0), normal(3, 4))
+add("normalize short", lambda F, x: F.normalize(x, eps=10.0), normal(3, 4))
+add("cosine_similarity", lambda F, x, y: F.cosine_similarity(x, y), pair(3, 4))
+add("cosine_similarity dim=0", lambda F, x, y: F.cosine_similarity(x, y, dim=0), pair(5))
+add(
+    "cosine_similarity broadcast",
+    lambda F, x, y: F.cosine_similarity(x, y, dim=-1),
+    lambda r: (r.normal(size=(3, 1, 4)), r.normal(size=(2, 4))),
+)
+add("pairwise_distance", lambda F, x, y: F.pairwise_distance(x, y), pair(3, 4))
+add("pad", lambda F, x: F.pad(x, (1, 2, 0, 1), value=0.5), normal(2, 3))
+add("dropout in evaluation", lambda F, x: F.dropout(x, 0.5, training=False), normal(3, 4))
+add("dropout p=1", lambda F, x: F.dropout(x, 1.0), normal(3, 4))
+
+BY_NAME = {case.name: case for case in FUNCTIONS}
+assert len(BY_NAME) == len(FUNCTIONS), "two cases have one name"
+
+# ---------------------------------------------------------------- modules: (expression, shapes of the inputs)
+
+MODULES: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
+    ("nn.Identity(54, unused=1)", ((2, 3),)),
+    ("nn.Linear(3, 4)", ((2, 3),)),
+    ("nn.Linear(3, 4, bias=False)", ((5, 2, 3),)),
+    ("nn.Bilinear(3, 2, 4)", ((5, 3), (5, 2))),
+    ("nn.Bilinear(3, 2, 4, bias=False)", ((5, 3), (5, 2))),
+    ("nn.Flatten()", ((2, 3, 4),)),
+    ("nn.Flatten(0, 1)", ((2, 3, 4),)),
+    ("nn.Unflatten(1, (2, 3))", ((4, 6),)),
+    ("nn.Dropout(0.3).eval()", ((2, 3),)),
+    ("nn.Dropout()", ()),
+    ("nn.Dropout1d(0.2)", ()),
+    ("nn.Dropout2d(0.2, inplace=True)", ()),
+    ("nn.ReLU()", ((2, 3),)),
+    ("nn.ReLU(inplace=True)", ()),
+    ("nn.ReLU6()", ((2, 3),)),
+    ("nn.Hardtanh(-0.5, 0.5)", ((2, 3),)),
+    ("nn.LeakyReLU()", ((2, 3),)),
+    ("nn.LeakyReLU(0.2, inplace=True)", ()),
+    ("nn.PReLU()", ((2, 3),)),
+    ("nn.PReLU(3)", ((2, 3),)),
+    ("nn.ELU()", ((2, 3),)),
+    ("nn.ELU(0.5, inplace=True)", ()),
+    ("nn.SELU()", ((2, 3),)),
+    ("nn.Sigmoid()", ((2, 3),)),
+    ("nn.LogSigmoid()", ((2, 3),)),
+    ("nn.Hardsigmoid()", ((2, 3),)),
+    ("nn.Hardswish()", ((2, 3),)),
+    ("nn.Tanh()", ((2, 3),)),
+    ("nn.Softsign()", ((2, 3),)),
+    ("nn.Softplus()", ((2, 3),)),
+    ("nn.Softplus(2.0, 5.0)", ((2, 3),)),
+    ("nn.SiLU()", ((2, 3),)),
+    ("nn.SiLU(inplace=True)", ()),
+    ("nn.Mish()", ((2, 3),)),
+    ("nn.GELU()", ((2, 3),)),
+    ("nn.GELU('tanh')", ((2, 3),)),
+    ("nn.GLU(1)", ((2, 4),)),
+    ("nn.Softmax(dim=1)", ((2, 3),)),
+    ("nn.Softmax()", ()),
+    ("nn.LogSoftmax(dim=0)", ((2, 3),)),
+    ("nn.Softmin(dim=1)", ((2, 3),)),
+    ("nn.MSELoss()", ((2, 3), (2, 3))),
+    ("nn.MSELoss(reduction='sum')", ((2, 3), (2, 3))),
+    ("nn.L1Loss()", ((2, 3), (2, 3))),
+    ("nn.SmoothL1Loss(beta=0.5)", ((2, 3), (2, 3))),
+    ("nn.HuberLoss(delta=0.5)", ((2, 3), (2, 3))),
+    ("nn.CrossEntropyLoss(label_smoothing=0.1)", ((2, 3), (2, 3))),
+    ("nn.NLLLoss()", ()),
+    ("nn.BCELoss()", ()),
+    ("nn.BCEWithLogitsLoss(reduction='none')", ((2, 3), (2, 3))),
+    ("nn.KLDivLoss(reduction='batchmean', log_target=True)", ((2, 3), (2, 3))),
+    ("nn.Sequential()", ()),
+    ("nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))", ((5, 3),)),
+    ("nn.Sequential(OrderedDict(hidden=nn.Linear(3, 4), act=nn.Tanh()))", ((5, 3),)),
+    ("nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.GELU()), nn.Identity())", ((5, 3),)),
+    ("nn.ModuleList()", ()),
+    ("nn.ModuleList([nn.Linear(2, 2) for _ in range(3)] + [nn.ReLU(), nn.Linear(2, 2)])", ()),
+    ("nn.ModuleList([nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(2)])", ()),
+    ("nn.ModuleDict()", ()),
+    ("nn.ModuleDict({'a': nn.Linear(2, 3), 'b': nn.ModuleList([nn.ReLU()])})", ()),
+]

@@ -1,0 +1,137 @@
+"""Every function of nn.functional: values and gradients are PyTorch's, in both precisions and any layout."""
+
+import hashlib
+import importlib.util
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shared
+import shared.nn.functional as F
+from shared.testing import gradcheck
+from tests.nn import golden_file
+from tests.nn.cases import BY_NAME, FUNCTIONS, Constant
+
+HERE = Path(__file__).parent
+TEXTS, GOLDEN = golden_file.load(HERE / "golden" / "functions.npz")
+NAMES = [case.name for case in FUNCTIONS]
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::RuntimeWarning"
+    ),  # NumPy's, about the infinities these cases are made of
+]
+
+# Where PyTorch's float32 and float64 kernels differ about NaN and infinity: ours follows the float64 ones.
+TWO_MINDS = ("relu6: infinite", "hardtanh: infinite", "gelu: infinite")
+
+
+def expected(name):
+    """What PyTorch gave: the output, then the gradient by each input (None for constants)."""
+    inputs = BY_NAME[name].inputs()
+    return [GOLDEN.get(f"{name}|{i}") for i in range(len(inputs) + 1)]
+
+
+def run(case, dtype="float64", layout=np.array):
+    tensors = []
+    for x in case.inputs():
+        array = np.asarray(x.array if isinstance(x, Constant) else x)
+        array = layout(array.astype(dtype) if array.dtype.kind == "f" else array)
+        tensors.append(shared.Tensor(array).requires_grad_(not isinstance(x, Constant)))
+    out = case.call(F, *tensors)
+    out.backward(shared.tensor(case.cotangent(tuple(out.shape)), dtype=np.dtype(dtype)))
+    return [out] + [t.grad for t in tensors]
+
+
+def compare(found, wanted, rtol, atol):
+    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        what = "the output" if i == 0 else f"the gradient by input {i - 1}"
+        if b is None:
+            assert a is None, f"{what} should not be there"
+            continue
+        assert a is not None, f"{what} is missing"
+        assert tuple(a.shape) == b.shape, f"{what} has shape {tuple(a.shape)}, expected {b.shape}"
+        np.testing.assert_allclose(a.numpy(force=True), b, rtol=rtol, atol=atol, err_msg=what)
+
+
+def tolerance(name):
+    """PyTorch keeps a constant of these in float32 (1/6 of hardsigmoid, 1e-12 of bce) also for float64 inputs."""
+    return 1e-7 if name.startswith(("hardsigmoid", "bce at")) else 1e-9
+
+
+def test_golden_values_are_those_of_the_cases():
+    source = hashlib.sha256((HERE / "cases.py").read_bytes()).hexdigest()
+    assert TEXTS["source_sha256"] == source, "cases.py has changed: run python -m tests.nn.make_golden"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_gradients_are_pytorchs(name):
+    compare(run(BY_NAME[name]), expected(name), rtol=tolerance(name), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_stays_float32(name):
+    found = run(BY_NAME[name], "float32")
+    assert {t.dtype.name for t in found if t is not None} == {"float32"}
+    compare(found, expected(name), rtol=2e-4, atol=2e-6)
+
+
+def fortran(array):
+    return np.array(array, order="F")
+
+
+def every_second(array):
+    wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]) if array.ndim else (2,), array.dtype)
+    view = wide[..., ::2] if array.ndim else wide[::2].reshape(-1)[0:1].reshape(())
+    view[...] = array
+    return view
+
+
+def reversed_rows(array):
+    return np.ascontiguousarray(array[::-1])[::-1] if array.ndim else array
+
+
+@pytest.mark.parametrize("layout", [fortran, every_second, reversed_rows])
+@pytest.mark.parametrize("name", [n for n in NAMES if ": " not in n])
+def test_layout_in_memory_does_not_matter(name, layout):
+    compare(run(BY_NAME[name], layout=layout), expected(name), rtol=tolerance(name), atol=1e-12)
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch, which is not installed")
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in TWO_MINDS])
+def test_float32_is_as_close_as_pytorchs(name):
+    import torch
+
+    from tests.nn.make_golden import run as run_torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = run_torch(BY_NAME[name], torch.float32)
+    compare(run(BY_NAME[name], "float32"), wanted, rtol=1e-5, atol=1e-6)
+
+
+CHECKABLE = [
+    n
+    for n in NAMES
+    if not any(
+        word in n for word in ("infinite", "large", "empty", "all ignored", "no rows", "bce at", "nothing")
+    )
+    and not n.startswith(("dropout", "relu6", "hardtanh", "l1_loss", "smooth_l1_loss beta=0.0"))
+]
+
+
+@pytest.mark.parametrize("name", CHECKABLE)
+def test_gradients_are_those_of_finite_differences(name):
+    case = BY_NAME[name]
+    inputs = [
+        shared.tensor(x.array)
+        if isinstance(x, Constant)
+        else shared.tensor(x, dtype=shared.float64, requires_grad=True)
+        for x in case.inputs()
+    ]
+    weights = shared.tensor(case.cotangent(tuple(case.call(F, *inputs).shape)))
+    assert gradcheck(lambda *xs: (case.call(F, *xs) * weights).sum(), inputs)
