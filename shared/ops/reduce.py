@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shared.arrays import dtypes
@@ -42,6 +42,17 @@ def _expand(grad: Any, dims: tuple[int, ...], keepdim: bool, full: tuple[int, ..
     return shape.expand(grad, full) if isinstance(grad, Tensor) else xp(grad).broadcast_to(grad, full)
 
 
+def _wide(dtype: Any) -> Any:
+    """The dtype to add up in: the short floating dtypes would lose what is small beside the sum."""
+    return dtypes.float32 if dtype in (dtypes.float16, dtypes.bfloat16) else dtype
+
+
+def _widely(operation: Callable[..., Tensor], input: Tensor, *args: Any) -> Tensor:
+    """`operation` carried out in float32 on float16 and bfloat16, and rounded once at the end."""
+    wide = _wide(input.array.dtype)
+    return operation(input, *args) if wide == input.array.dtype else cast(operation(cast(input, wide), *args), input.dtype)
+
+
 class Sum(Function):
     """The sum over dimensions"""
 
@@ -52,10 +63,28 @@ class Sum(Function):
 
     def forward(self, x):
         self.full = x.shape
-        return x.sum(axis=self.dims, keepdims=self.keepdim, dtype=x.dtype)
+        return x.sum(axis=self.dims, keepdims=self.keepdim, dtype=_wide(x.dtype)).astype(x.dtype, copy=False)
 
     def backward(self, grad):
         return _expand(grad, self.dims, self.keepdim, self.full)
+
+
+class Mean(Function):
+    """The mean over dimensions: each of the n elements has slope 1/n"""
+
+    twice = True
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool):
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x):
+        self.full = x.shape
+        self.n = math.prod(x.shape[d] for d in self.dims)
+        total = x.sum(axis=self.dims, keepdims=self.keepdim, dtype=_wide(x.dtype))
+        return (total / self.n if self.n else total * math.nan).astype(x.dtype, copy=False)
+
+    def backward(self, grad):
+        return _expand(grad * (1 / self.n) if self.n else grad, self.dims, self.keepdim, self.full)
 
 
 class Prod(Function):
@@ -65,12 +94,11 @@ class Prod(Function):
         self.dims, self.keepdim = dims, keepdim
 
     def forward(self, x):
-        out = x.prod(axis=self.dims, keepdims=self.keepdim, dtype=x.dtype)
-        self.saved = (x, out)
-        return out
+        self.saved = (x,)
+        return x.prod(axis=self.dims, keepdims=self.keepdim, dtype=_wide(x.dtype)).astype(x.dtype, copy=False)
 
     def backward(self, grad):
-        x, out = self.saved
+        (x,) = self.saved
         module = xp(x)
         is_zero = x == 0
         zeros = is_zero.sum(axis=self.dims, keepdims=True)
@@ -134,7 +162,7 @@ class CumSum(Function):
         self.dim = dim
 
     def forward(self, x):
-        return x.cumsum(axis=self.dim, dtype=x.dtype) if x.ndim else x.copy()
+        return x.cumsum(axis=self.dim, dtype=_wide(x.dtype)).astype(x.dtype, copy=False) if x.ndim else x.copy()
 
     def backward(self, grad):
         if not len(grad.shape):
@@ -181,10 +209,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
             f"mean(): could not infer output dtype. Input dtype must be a floating point dtype. Got: "
             f"{input.array.dtype.name}; convert with .float() first"
         )
-    dims = normalize_dims(dim, input.array.ndim)
-    n = count(input, dims)
-    total = Sum(dims, keepdim)(input)
-    return arithmetic.mul(total, 1 / n) if n else arithmetic.mul(total, math.nan)
+    return Mean(normalize_dims(dim, input.array.ndim), keepdim)(input)
 
 
 def var(
@@ -200,18 +225,37 @@ def var(
         raise RuntimeError(f"var and std: expected a floating point tensor, but got {input.array.dtype.name}")
     if correction is None:
         correction = 1 if unbiased else 0
-    dims = normalize_dims(dim, input.array.ndim)
-    deviation = arithmetic.sub(input, mean(input, dims, keepdim=True) if dims else input)
+    return _widely(_var, input, normalize_dims(dim, input.array.ndim), keepdim, correction)
+
+
+def _var(input: Tensor, dims: tuple[int, ...], keepdim: bool, correction: int) -> Tensor:
+    deviation = arithmetic.sub(input, Mean(dims, keepdim=True)(input))
     squares = Sum(dims, keepdim)(arithmetic.mul(deviation, deviation))
-    freedom = count(input, dims) - correction
-    return arithmetic.div(squares, float(freedom) if freedom > 0 else 0.0)
+    n = count(input, dims)
+    return arithmetic.div(squares, float(n - correction if n > correction else 0))
+
+
+class Deviation(Function):
+    """√variance; the slope where nothing varies is taken as 0"""
+
+    twice = True
+
+    def forward(self, variance):
+        out = xp(variance).sqrt(variance)
+        self.saved = (out,)
+        return out
+
+    def backward(self, grad):
+        (out,) = self.saved
+        choose = elementwise.where if isinstance(grad, Tensor) else xp(grad).where
+        return choose(out == 0, 0, grad / (2 * choose(out == 0, 1, out)))
 
 
 def std(
     input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> Tensor:
     """The standard deviation over `dim`, the square root of `var`."""
-    return elementwise.sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+    return Deviation()(var(input, dim, unbiased, keepdim, correction=correction))
 
 
 def var_mean(
@@ -310,16 +354,20 @@ def norm(
     if not dtypes.is_floating(input.array.dtype):
         raise RuntimeError(f"norm: expected a floating point tensor, but got {input.array.dtype.name}")
     if p in ("fro", None, 2):
-        return Norm2(normalize_dims(dim, input.array.ndim), keepdim)(input)
+        return _widely(Norm2(normalize_dims(dim, input.array.ndim), keepdim), input)
     if isinstance(p, str):
         raise RuntimeError(f"norm: expected p to be a number or 'fro', but got {p!r}")
+    return _widely(_norm, input, p, dim, keepdim)
+
+
+def _norm(input: Tensor, p: float, dim: Dim, keepdim: bool) -> Tensor:
     size = elementwise.abs_(input)
     if p == math.inf:
         return amax(size, dim, keepdim)
     if p == -math.inf:
         return amin(size, dim, keepdim)
     if p == 0:
-        return sum(cast(Tensor(input.array != 0), input.array.dtype), dim, keepdim)
+        return sum(elementwise.abs_(elementwise.sign(input)), dim, keepdim)
     if p == 1:
         return sum(size, dim, keepdim)
     return arithmetic.pow(sum(arithmetic.pow(size, p), dim, keepdim), 1 / p)
@@ -338,7 +386,7 @@ class Norm2(Function):
 
     def backward(self, grad):
         x, out = self.saved
-        scale = grad / xp(x).where(out == 0, 1, out)
+        scale = xp(x).where(out == 0, 0, grad / xp(x).where(out == 0, 1, out))
         return x * _expand(scale, self.dims, self.keepdim, x.shape)
 
 

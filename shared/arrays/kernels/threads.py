@@ -7,8 +7,8 @@ import os
 import numba
 from threadpoolctl import threadpool_info
 
-# Sums may be reordered and products contracted, but NaN, infinities and signed zeros keep their meaning.
-FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+# OpenMP where the system has it; Numba's own pool elsewhere (one caller at a time).
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
 
 CHUNK = 16384  # elements a thread takes at a time: 64 KB of float32 per array, which fits the second-level cache
 PARALLEL_FROM = 4 * CHUNK  # below, starting threads costs more than it saves

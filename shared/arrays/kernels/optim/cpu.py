@@ -7,9 +7,14 @@ import math
 import numba
 import numpy as np
 
-from shared.arrays.kernels.threads import CHUNK, FASTMATH, PARALLEL_FROM, match_blas
+from shared.arrays.kernels.threads import CHUNK, PARALLEL_FROM, match_blas
 
 __all__ = ["adam", "sgd", "warm_up"]
+
+# Products are contracted into sums and signed zeros ignored, but NaN and infinities keep their meaning. "reassoc"
+# would not: LLVM turns β·m + (1 − β)·g into g + β·(m − g), which is NaN for infinite g. (Stated in this file, since
+# Numba's cache on disk notices only changes of the file that holds the kernel.)
+FASTMATH = {"contract", "nsz", "arcp"}
 
 _threads = match_blas()
 
