@@ -19,7 +19,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Two OpenMP runtimes in one process disturb each other: where a test compares with PyTorch, it gets one thread."""
+    """Two OpenMP runtimes in one process disturb each other: PyTorch gets one thread."""
     if torch := sys.modules.get("torch"):
         if torch.get_num_threads() != 1:
             torch.set_num_threads(1)

@@ -40,18 +40,9 @@ def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q",
         raise CourseError(f"sprints/{sprint.folder.name} has no tests folder.")
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
-        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = dict.fromkeys([str(root), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "COURSE_REPORT": str(report), "PYTHONPATH": os.pathsep.join(paths)}
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "course.recorder",
-            "--rootdir",
-            str(root),
-            *arguments,
-        ]
+        command = [sys.executable, "-m", "pytest", "-p", "course.recorder", f"--rootdir={root}", *arguments]
         started = time.perf_counter()
         sys.stdout.flush()
         done = subprocess.run([*command, str(folder)], cwd=root, env=environment)

@@ -1,0 +1,112 @@
+"""Executing notebooks, and seeing what is wrong with a committed one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from course import notebooks
+from course.sprints import ROOT, CourseError, all_notebooks
+
+
+def make(path: Path, *sources: str) -> Path:
+    cells = [new_markdown_cell("# Title"), *(new_code_cell(source) for source in sources)]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def test_executing_runs_in_the_root_and_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.ipynb", "import os, sys", "print(os.getcwd()); print(6 * 7)")
+    before, done = path.read_bytes(), []
+    executed, seconds = notebooks.execute(path, tmp_path, on_cell=done.append)
+    assert path.read_bytes() == before
+    assert done == [1, 2] and seconds > 0
+    assert executed.cells[2].outputs[0].text == f"{tmp_path.resolve()}\n42\n"
+
+
+def test_writing_stores_outputs_without_machine_paths_and_passes_the_check(tmp_path: Path) -> None:
+    path = make(
+        tmp_path / "a.ipynb", "import os, warnings\nprint(os.path.abspath('x'))\nwarnings.warn('careful')"
+    )
+    executed, _ = notebooks.execute(path, tmp_path)
+    notebooks.write_executed(path, executed, tmp_path)
+    assert notebooks.problems(path) == []
+    text = path.read_text()
+    assert str(tmp_path) not in text and "careful" in text
+    stored = json.loads(text)
+    assert stored["metadata"]["course"]["source_sha256"] == notebooks.source_hash(stored)
+    assert "execution" not in stored["cells"][1]["metadata"]
+
+
+def test_a_failing_cell_is_named_with_its_source_and_its_error(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.ipynb", "x = 1", "x / 0")
+    with pytest.raises(CourseError) as error:
+        notebooks.execute(path, tmp_path)
+    assert "a.ipynb: cell 3 failed" in str(error.value)
+    assert "x / 0" in str(error.value) and "ZeroDivisionError" in str(error.value)
+
+
+def test_a_kernel_that_dies_is_an_error(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.ipynb", "import os; os._exit(3)")
+    with pytest.raises(CourseError, match="cell 2 failed"):
+        notebooks.execute(path, tmp_path)
+
+
+def executed_notebook(path: Path, *outputs: dict, count: int | None = 1) -> Path:
+    cell = new_code_cell("1 + 1", execution_count=count, outputs=[nbformat.from_dict(o) for o in outputs])
+    notebook = new_notebook(cells=[cell])
+    notebook.metadata["course"] = {"source_sha256": notebooks.source_hash(notebook)}
+    nbformat.write(notebook, path)
+    return path
+
+
+def stream(text: str) -> dict:
+    return new_output("stream", name="stdout", text=text)
+
+
+def test_a_fresh_notebook_has_no_problems(tmp_path: Path) -> None:
+    picture = new_output("display_data", data={"image/png": "/home/aGVsbG8=", "text/plain": "<Figure>"})
+    assert notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream("2\n"), picture)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/home/ada/x.py", "in /tmp/ipykernel_1/2.py", "/root/x", "C:\\Users\\ada", "/usr/lib/python3.11/os.py"],
+)
+def test_a_path_of_one_machine_is_found(tmp_path: Path, text: str) -> None:
+    (problem,) = notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream(text)))
+    assert "path of one machine" in problem
+
+
+@pytest.mark.parametrize(
+    "text", ["sprints/01/x.py", "a/tmp/b", "1/root/2", "https://example.org/home/x", "x / home"]
+)
+def test_other_text_with_slashes_is_left_alone(tmp_path: Path, text: str) -> None:
+    assert notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream(text))) == []
+
+
+def test_changed_code_a_skipped_cell_and_an_error_are_found(tmp_path: Path) -> None:
+    error = new_output("error", ename="ValueError", evalue="no", traceback=[])
+    path = executed_notebook(tmp_path / "a.ipynb", error, count=None)
+    path.write_text(path.read_text().replace("1 + 1", "1 + 2"))
+    found = " ".join(notebooks.problems(path))
+    assert "changed after it was executed" in found
+    assert "cell 1 was not executed" in found
+    assert "ends in an error: ValueError: no" in found
+
+
+def test_a_broken_file_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text("{")
+    assert "not a readable notebook" in notebooks.problems(path)[0]
+    with pytest.raises(CourseError, match="a.ipynb is not a readable notebook"):
+        notebooks.execute(path)
+
+
+@pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.name)
+def test_the_committed_notebook_is_fresh(path: Path) -> None:
+    assert notebooks.problems(path) == [], path.relative_to(ROOT)
