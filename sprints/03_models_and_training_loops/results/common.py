@@ -24,10 +24,10 @@ def strokes() -> tuple[Tensor, Tensor]:
 
 
 def digits(full: bool = False, validation: int = 800) -> dict[str, tuple[Tensor, Tensor]]:
-    """Standardised digits as vectors: {"train": (x, y), "validation": …, "test": …}, x (N, H·W) float32, y (N,) int64.
+    """Standardised digits as vectors: {"train": (x, y), "validation": …, "test": …}.
 
-    mnist-5k (or scikit-learn's digits where it cannot be had), all of MNIST if `full`. Mean and standard deviation
-    are those of the training part; validation is cut from the end of the training set.
+    x (N, H·W) float32, y (N,) int64, of mnist-5k (scikit-learn's digits where it cannot be had) or, if `full`, of
+    MNIST. Mean and standard deviation are the training part's; validation is the end of the training set.
     """
     train, test = shared.data.load("mnist") if full else shared.data.load("mnist-5k", fallback=True)
     x, y = train.data.reshape(len(train), -1).float() / 255, train.targets

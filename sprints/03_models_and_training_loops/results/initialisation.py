@@ -44,7 +44,7 @@ def tower(inputs: int, scheme: str, classes: int = 10) -> nn.Sequential:
 
 
 def loudness(model: nn.Sequential, x: shared.Tensor) -> tuple[list[float], list[float]]:
-    """Root mean square after each hidden layer, and of the gradient there for a random gradient at layer DEPTH."""
+    """Root mean square after each hidden layer, and of the gradient there (random at layer DEPTH)."""
     hidden = []
     for layer in model[:-1]:
         x = layer(x)
@@ -74,9 +74,7 @@ def train(model: nn.Sequential, data: tuple, steps: int, lr: float) -> list[floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--steps", type=int, default=200, help="training steps per scheme (default: %(default)s)"
-    )
+    parser.add_argument("--steps", type=int, default=200, help="training steps per scheme (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=3e-4, help="Adam's learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -110,9 +108,9 @@ def main() -> None:
     results.figure(
         figure,
         "variance_through_layers",
-        alt="Root mean square against layer on a logarithmic scale, activations left and gradients right. Kaiming stays "
-        "level, Xavier falls a thousandfold over twenty layers, sigma 0.01 falls by many powers of ten more, sigma 0.15 "
-        "grows. The measured dots follow the predicted lines.",
+        alt="Root mean square against layer on a logarithmic scale, activations left and gradients right. "
+        "Kaiming stays level, Xavier falls a thousandfold over twenty layers, sigma 0.01 falls by many "
+        "powers of ten more, sigma 0.15 grows. The measured dots follow the predicted lines.",
     )
 
     figure, axis = plt.subplots(figsize=(7.2, 4))
@@ -131,8 +129,8 @@ def main() -> None:
     results.figure(
         figure,
         "init_training",
-        alt="Training loss against step for four initialisations of a twenty-layer network: Kaiming falls at once, "
-        "sigma 0.15 starts far above ln 10, sigma 0.01 stays at ln 10.",
+        alt="Training loss against step for four initialisations of a twenty-layer network: Kaiming falls "
+        "at once, sigma 0.15 starts far above ln 10, sigma 0.01 stays at ln 10.",
     )
     results.metric("init_steps", args.steps, unit="steps")
     results.save()

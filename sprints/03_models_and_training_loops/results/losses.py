@@ -29,9 +29,7 @@ def push(loss_name: str, gaps: shared.Tensor) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--limit", type=float, default=12.0, help="largest logit gap drawn (default: %(default)s)"
-    )
+    parser.add_argument("--limit", type=float, default=12.0, help="largest logit gap drawn (default: %(default)s)")
     args = parser.parse_args()
     use_style()
     results = Results(__file__)
@@ -59,8 +57,9 @@ def main() -> None:
     results.figure(
         figure,
         "loss_gradients",
-        alt="Gradient at the correct logit against the logit gap. Cross-entropy tends to minus one where the model is "
-        "confidently wrong; squared error has a dip just left of zero and tends to zero on both sides.",
+        alt="Gradient at the correct logit against the logit gap. Cross-entropy tends to minus one where "
+        "the model is confidently wrong; squared error has a dip just left of zero and tends to zero on "
+        "both sides.",
     )
     results.save()
 

@@ -69,7 +69,7 @@ def settled(losses: list[float]) -> int:
 
 
 def race(limit: int) -> dict[str, tuple[float, list[list[float]], list[float]]]:
-    """For each optimizer the learning rate with which it settles first: (rate, path, losses) of `limit` steps."""
+    """For each optimizer the rate with which it settles first: (rate, path, losses) of `limit` steps."""
     best = {}
     for name, make in RACERS.items():
         runs = [(lr, *walk(make, lr, limit)) for lr in VALLEY_RATES]
@@ -92,9 +92,7 @@ def draw_race(best: dict) -> plt.Figure:
         right.semilogy(losses, marker=marker, markersize=3, linewidth=1.2, markevery=2, label=label)
     left.plot(0, 2.5, "x", color="black", markersize=10, markeredgewidth=2)
     left.set(title="Paths in the valley", xlabel="w₁ (top row)", ylabel="w₂ (dim bottom row)")
-    right.set(
-        title="Loss", xlabel="step", ylabel="mean squared error (rows²)", xlim=(-2, 90), ylim=(1e-7, 10)
-    )
+    right.set(title="Loss", xlabel="step", ylabel="mean squared error (rows²)", xlim=(-2, 90), ylim=(1e-7, 10))
     right.axhline(GOAL, color="0.5", linestyle="--", linewidth=1)
     right.legend(loc="upper right", fontsize=9)
     return figure
@@ -119,9 +117,7 @@ def sweep(epochs: int, seed: int) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--epochs", type=int, default=5, help="epochs per point of the sweep (default: %(default)s)"
-    )
+    parser.add_argument("--epochs", type=int, default=5, help="epochs per point of the sweep (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=120, help="steps in the valley (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -144,16 +140,14 @@ def main() -> None:
     relapse = next(i for i in range(lowest, len(losses)) if losses[i] > GOAL)
     results.metric("valley_rmsprop_lowest_loss", float(f"{losses[lowest]:.1g}"), unit="rows²")
     results.metric("valley_rmsprop_relapse_step", relapse, unit="steps")
-    print(
-        f"RMSprop at 0.1 falls to {losses[lowest]:.1g} by step {lowest} and is above {GOAL:g} again at step {relapse}"
-    )
+    print(f"RMSprop at 0.1: {losses[lowest]:.1g} at step {lowest}, above {GOAL:g} again at step {relapse}")
     results.figure(
         draw_race(best),
         "optimizer_race",
-        alt="Left: contours of a long narrow valley with five paths from the origin to the minimum at (0, 2.5); SGD "
-        "zigzags between the walls, momentum 0.9 overshoots and swings back, RMSprop leaps far to the right with its first "
-        "step and returns, Adam turns along the valley. "
-        "Right: loss against step on a logarithmic scale; SGD needs the most steps.",
+        alt="Left: contours of a long narrow valley with five paths from the origin to the minimum at (0, "
+        "2.5); SGD zigzags between the walls, momentum 0.9 overshoots and swings back, RMSprop leaps "
+        "far to the right with its first step and returns, Adam turns along the valley. Right: loss "
+        "against step on a logarithmic scale; SGD needs the most steps.",
     )
 
     final = sweep(args.epochs, args.seed)
@@ -173,8 +167,8 @@ def main() -> None:
     results.figure(
         figure,
         "learning_rate_sweep",
-        alt="Validation loss against learning rate on logarithmic axes: four U-shaped curves with similar minima; those "
-        "of RMSprop and Adam lie at smaller rates than those of momentum and SGD.",
+        alt="Validation loss against learning rate on logarithmic axes: four U-shaped curves with similar "
+        "minima; those of RMSprop and Adam lie at smaller rates than those of momentum and SGD.",
     )
     results.save()
 

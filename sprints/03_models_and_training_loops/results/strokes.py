@@ -73,9 +73,7 @@ def regression(steps: int) -> tuple[list[float], list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--steps", type=int, default=400, help="gradient steps for each model (default: %(default)s)"
-    )
+    parser.add_argument("--steps", type=int, default=400, help="gradient steps for each model (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     use_style()
@@ -83,8 +81,8 @@ def main() -> None:
     results.figure(
         draw_strokes(),
         "strokes",
-        alt="Six images of two by two pixels with two dark pixels each: top and bottom row, left and right column, "
-        "falling and rising diagonal; beside them the top stroke as the vector 1, 1, 0, 0.",
+        alt="Six images of two by two pixels with two dark pixels each: top and bottom row, left and right "
+        "column, falling and rising diagonal; beside them the top stroke as the vector 1, 1, 0, 0.",
     )
 
     shared.manual_seed(args.seed)
@@ -113,8 +111,9 @@ def main() -> None:
     results.figure(
         figure,
         "lines_to_classes",
-        alt="Left: the regression loss falls to zero. Right: the loss of a linear classifier settles at ln 2 with two "
-        "classes and at ln 3 with three; the loss of the network with a hidden layer passes ln 3 and goes to zero.",
+        alt="Left: the regression loss falls to zero. Right: the loss of a linear classifier settles at ln "
+        "2 with two classes and at ln 3 with three; the loss of the network with a hidden layer passes "
+        "ln 3 and goes to zero.",
     )
     for name, value in zip(("w_a", "w_b", "w_c", "w_d", "bias"), solution, strict=True):
         results.metric(f"regression_{name}", round(value, 6))

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 from common import batches, digits, finite, measure, mlp
 from initialisation import tower
-from tqdm import tqdm
 
 import shared
 from course.plotting import COLORS, use_style
@@ -23,18 +22,13 @@ from course.results import Results
 from shared import nn, optim
 from shared.training import accuracy, fit
 
-
 Data = dict[str, tuple[shared.Tensor, shared.Tensor]]
 
 
-def train(
-    model: nn.Module, data: Data, epochs: int, lr: float = 1e-3, batch_size: int = 64
-) -> dict[str, list[float]]:
+def train(model: nn.Module, data: Data, epochs: int, lr: float = 1e-3, batch_size: int = 64) -> dict[str, list[float]]:
     """`shared.training.fit` with Adam on data["train"], validated on data["validation"]; the history."""
     loaders = [
-        shared.data.DataLoader(
-            shared.data.TensorDataset(*data[part]), batch_size=batch_size, shuffle=part == "train"
-        )
+        shared.data.DataLoader(shared.data.TensorDataset(*data[part]), batch_size=batch_size, shuffle=part == "train")
         for part in ("train", "validation")
     ]
     return fit(
@@ -47,9 +41,7 @@ def train(
     )
 
 
-def score(
-    name: str, data: Data, epochs: int, seed: int, results: Results, prefix: str = ""
-) -> dict[str, list[float]]:
+def score(name: str, data: Data, epochs: int, seed: int, results: Results, prefix: str = "") -> dict[str, list[float]]:
     """Train "linear" or "mlp" on `data`, record its test accuracy and time; the history."""
     shared.manual_seed(seed)
     inputs = data["train"][0].shape[1]
@@ -62,9 +54,7 @@ def score(
     results.metric(f"{prefix}{name}_test_loss", round(loss, 4), unit="nats")
     results.metric(f"{prefix}{name}_seconds", round(seconds, 1), unit="s")
     results.metric(f"{prefix}{name}_epochs", epochs, unit="epochs")
-    print(
-        f"{prefix}{name:7} test accuracy {right:.3f}, test loss {loss:.3f} nats, {seconds:.1f} s, {epochs} epochs"
-    )
+    print(f"{prefix}{name:7} test: accuracy {right:.3f}, loss {loss:.3f} nats; {seconds:.1f} s")
     return history
 
 
@@ -93,9 +83,8 @@ def overfit(data: Data, epochs: int, seed: int, results: Results) -> plt.Figure:
             ("epochs", epochs, "epochs"),
         ):
             results.metric(f"overfit_{key}_{name}", value, unit=unit)
-        print(
-            f"{key:5} best epoch {best}: {val[best - 1]:.3f}; last: {val[-1]:.3f}, train {history['train_loss'][-1]:.1e}"
-        )
+        end = f"last {val[-1]:.3f}, train {history['train_loss'][-1]:.1e}"
+        print(f"{key:5} best epoch {best}: {val[best - 1]:.3f}, {end}")
     axes[0].set_ylabel("cross-entropy (nats)")
     return figure
 
@@ -159,7 +148,7 @@ def modes(data: Data, epochs: int, seed: int, results: Results) -> None:
 
 
 def memory(data: Data, seed: int, results: Results) -> None:
-    """Peak memory of one forward pass of the twenty-layer network over the test set, with and without a graph."""
+    """Peak memory of a forward pass of the twenty-layer network over the test set, graph or not."""
     shared.manual_seed(seed)
     x = data["test"][0]
     model = tower(x.shape[1], "Kaiming")
@@ -175,13 +164,9 @@ def memory(data: Data, seed: int, results: Results) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="also train on the 60,000 images of MNIST")
-    parser.add_argument(
-        "--epochs", type=int, default=10, help="epochs of the main runs (default: %(default)s)"
-    )
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of the main runs (default: %(default)s)")
     parser.add_argument("--overfit-epochs", type=int, default=60, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -193,13 +178,9 @@ def main() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6))
     numbers = range(1, args.epochs + 1)
     for (name, history), colour in zip(histories.items(), (COLORS[1], COLORS[0]), strict=True):
-        left.plot(
-            numbers, history["train_loss"], color=colour, marker="o", markersize=3, label=f"{name}, training"
-        )
+        left.plot(numbers, history["train_loss"], color=colour, marker="o", markersize=3, label=f"{name}, training")
         left.plot(numbers, history["val_loss"], color=colour, linestyle="--", label=f"{name}, validation")
-        right.plot(
-            numbers, history["val_accuracy"], color=colour, linestyle="--", label=f"{name}, validation"
-        )
+        right.plot(numbers, history["val_accuracy"], color=colour, linestyle="--", label=f"{name}, validation")
     left.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=0)
     right.set(title="Accuracy", xlabel="epoch", ylabel="share of digits read correctly")
     for axis in (left, right):
@@ -207,21 +188,23 @@ def main() -> None:
     results.figure(
         figure,
         "digits_training",
-        alt="Loss and validation accuracy against epoch for a linear classifier and an MLP on digits: the MLP reaches a "
-        "lower loss and a higher accuracy, and its training loss falls below its validation loss.",
+        alt="Loss and validation accuracy against epoch for a linear classifier and an MLP on digits: the "
+        "MLP reaches a lower loss and a higher accuracy, and its training loss falls below its "
+        "validation loss.",
     )
     results.figure(
         overfit(data, args.overfit_epochs, args.seed, results),
         "overfitting",
-        alt="Training and validation loss against epoch. With 200 digits the training loss goes to zero while the "
-        "validation loss turns upward early; with the whole training set the validation loss is much lower.",
+        alt="Training and validation loss against epoch. With 200 digits the training loss goes to zero "
+        "while the validation loss turns upward early; with the whole training set the validation loss "
+        "is much lower.",
     )
     results.figure(
         draw_broken(data, 3, args.seed),
         "broken_loops",
-        alt="Six panels of training loss against step. Correct: falls. zero_grad forgotten: swings up and down. step "
-        "forgotten: stays at ln 10. labels shuffled apart: stays near ln 10. sorted, not shuffled: a sawtooth. rate 100 "
-        "times too large: jumps far above ln 10.",
+        alt="Six panels of training loss against step. Correct: falls. zero_grad forgotten: swings up and "
+        "down. step forgotten: stays at ln 10. labels shuffled apart: stays near ln 10. sorted, not "
+        "shuffled: a sawtooth. rate 100 times too large: jumps far above ln 10.",
     )
     modes(data, args.epochs, args.seed, results)
     memory(data, args.seed, results)
