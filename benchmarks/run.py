@@ -89,7 +89,9 @@ def blas_core() -> str:
     from threadpoolctl import threadpool_info
 
     return ", ".join(
-        f"{p['internal_api']} {p['version']} ({p.get('architecture')})" for p in threadpool_info() if p["user_api"] == "blas"
+        f"{p['internal_api']} {p['version']} ({p.get('architecture')})"
+        for p in threadpool_info()
+        if p["user_api"] == "blas"
     )
 
 
@@ -118,14 +120,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json", help="where the JSON goes")
     args = parser.parse_args()
     if importlib.util.find_spec("torch") is None:
-        raise SystemExit("The benchmarks compare with PyTorch, which is not installed: pip install 'sprint-to-gpt[parity]'")
+        raise SystemExit(
+            "The benchmarks compare with PyTorch, which is not installed: pip install 'sprint-to-gpt[parity]'"
+        )
     rows = []
     print(f"{'workload':55} {'ours':>10} {'PyTorch':>10} {'ratio':>7} {'target':>7}")
     for name in args.workloads or WORKLOADS:
         row = compare(name, args.pairs, args.threads, args.seconds)
         rows.append(row)
         print(
-            f"{row['workload']:55} {row['ours_ms']:7.4g} ms {row['torch_ms']:7.4g} ms {row['ratio']:7.2f} {row['target']:7.2f}",
+            f"{row['workload']:55} {row['ours_ms']:7.4g} ms {row['torch_ms']:7.4g} ms "
+            f"{row['ratio']:7.2f} {row['target']:7.2f}",
             flush=True,
         )
     if args.workloads:

@@ -14,15 +14,17 @@ import math as _math
 import warnings as _warnings
 from types import ModuleType as _ModuleType
 
+from numpy import dtype
+
 # Infinities and NaN are values here as in PyTorch: NumPy's warnings about them are silenced for this package's
 # own arithmetic (the module filter), and go on working for everybody else's.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"shared\.")
 
-import shared.tensor  # noqa: E402  (ties the knot with ops, see its last lines)
-from shared import autograd  # noqa: E402
-from shared.arrays.device import Device as device  # noqa: E402
-from shared.arrays.device import synchronize  # noqa: E402
-from shared.arrays.dtypes import (  # noqa: E402
+import shared.tensor
+from shared import autograd
+from shared.arrays.device import Device as device
+from shared.arrays.device import synchronize
+from shared.arrays.dtypes import (
     bfloat16,
     double,
     float16,
@@ -40,25 +42,25 @@ from shared.arrays.dtypes import (  # noqa: E402
     short,
     uint8,
 )
-from shared.arrays.dtypes import bool_ as bool  # noqa: E402
-from shared.arrays.dtypes import float32 as float  # noqa: E402
-from shared.arrays.dtypes import int32 as int  # noqa: E402
-from shared.arrays.random import Generator, get_rng_state, initial_seed, manual_seed, set_rng_state  # noqa: E402
-from shared.autograd import (  # noqa: E402
+from shared.arrays.dtypes import bool_ as bool
+from shared.arrays.dtypes import float32 as float
+from shared.arrays.dtypes import int32 as int
+from shared.arrays.random import Generator, get_rng_state, initial_seed, manual_seed, set_rng_state
+from shared.autograd import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
     no_grad,
     set_grad_enabled,
 )
-from shared.ops import *  # noqa: E402, F403
-from shared.printing import set_printoptions  # noqa: E402
-from shared.tensor import Size, Tensor  # noqa: E402
+from shared.ops import *
+from shared.printing import set_printoptions
+from shared.tensor import Size, Tensor
 
 __version__ = "0.1.0"
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
-_ROOMS = ("amp", "checkpoint", "data", "drawing", "nn", "optim", "testing", "training")
+_ROOMS = ("checkpoint", "cuda", "data", "drawing", "nn", "optim", "testing", "training")
 
 
 def is_tensor(obj: object) -> bool:  # type: ignore[valid-type]

@@ -444,7 +444,8 @@ def _check_anomaly(node: Function, result: Any, place: int) -> None:
     if array is not None and xp(array).isnan(array).any():
         where = "".join(node.trace) if node.trace else "  (its forward ran outside detect_anomaly)\n"
         raise RuntimeError(
-            f"Function '{node.name}Backward0' returned nan values in its {place}th output. The op was called here:\n{where}"
+            f"Function '{node.name}Backward0' returned nan values in its {place}th output. The op was "
+            f"called here:\n{where}"
         )
 
 

@@ -32,7 +32,7 @@ def set_printoptions(
     linewidth: int | None = None,
     sci_mode: bool | None = None,
 ) -> None:
-    """Digits after the point, elements before a tensor is abridged, how many of them at each edge, characters per line."""
+    """Digits after the point, elements before a tensor is abridged, how many at each edge, characters per line."""
     given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
     for name, value in given.items():
         if value is not None:

@@ -206,7 +206,9 @@ class Tensor:
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if self._fn is not None:
-            raise RuntimeError("Only Tensors created explicitly by the user support the deepcopy protocol; detach() first")
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user support the deepcopy protocol; detach() first"
+            )
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_hooks", "_base", "_base_fn")})
@@ -232,7 +234,9 @@ class Tensor:
                 return
             raise RuntimeError("you can only change requires_grad flags of leaf variables; use detach()")
         if flag and not dtypes.is_floating(self.array.dtype):
-            raise RuntimeError(f"only Tensors of floating point dtype can require gradients, but this is {self.dtype.name}")
+            raise RuntimeError(
+                f"only Tensors of floating point dtype can require gradients, but this is {self.dtype.name}"
+            )
         self._requires_grad = bool(flag)
 
     def requires_grad_(self, requires_grad: Flag = True) -> Tensor:
@@ -289,7 +293,9 @@ class Tensor:
 
     # ---------------------------------------------------------------- dtype and device
 
-    def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: Flag = False, copy: Flag = False) -> Tensor:
+    def to(
+        self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: Flag = False, copy: Flag = False
+    ) -> Tensor:
         """`to(dtype)`, `to(device)`, `to(device, dtype)` or `to(other)`."""
         for x in args:
             if isinstance(x, Tensor):
@@ -589,21 +595,30 @@ class Tensor:
     def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
         return ops.log_softmax(self, dim, dtype=dtype)
 
-    # ---------------------------------------------------------------- reductions (axis and keepdims are NumPy's names for dim and keepdim)
+    # ---------------------------------------------------------------- reductions
+    # (axis and keepdims are NumPy's names for dim and keepdim)
 
-    def sum(self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None, axis: Dim = None, keepdims: Flag = False) -> Tensor:
+    def sum(
+        self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None, axis: Dim = None, keepdims: Flag = False
+    ) -> Tensor:
         return ops.sum(self, dim if axis is None else axis, keepdim or keepdims, dtype=dtype)
 
-    def mean(self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None, axis: Dim = None, keepdims: Flag = False) -> Tensor:
+    def mean(
+        self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None, axis: Dim = None, keepdims: Flag = False
+    ) -> Tensor:
         return ops.mean(self, dim if axis is None else axis, keepdim or keepdims, dtype=dtype)
 
     def prod(self, dim: int | None = None, keepdim: Flag = False, *, dtype: Any = None) -> Tensor:
         return ops.prod(self, dim, keepdim, dtype=dtype)
 
-    def var(self, dim: Dim = None, unbiased: Flag = True, keepdim: Flag = False, *, correction: int | None = None) -> Tensor:
+    def var(
+        self, dim: Dim = None, unbiased: Flag = True, keepdim: Flag = False, *, correction: int | None = None
+    ) -> Tensor:
         return ops.var(self, dim, unbiased, keepdim, correction=correction)
 
-    def std(self, dim: Dim = None, unbiased: Flag = True, keepdim: Flag = False, *, correction: int | None = None) -> Tensor:
+    def std(
+        self, dim: Dim = None, unbiased: Flag = True, keepdim: Flag = False, *, correction: int | None = None
+    ) -> Tensor:
         return ops.std(self, dim, unbiased, keepdim, correction=correction)
 
     def max(self, dim: Any = None, keepdim: Flag = False) -> Any:
@@ -838,7 +853,8 @@ class Tensor:
     def multinomial(self, num_samples: int, replacement: Flag = False, *, generator: Any = None) -> Tensor:
         return ops.multinomial(self, num_samples, replacement, generator=generator)
 
-    # ---------------------------------------------------------------- in place: the new value is computed, then written over the old one (ops/inplace.py)
+    # ---------------------------------------------------------------- in place
+    # The new value is computed, then written over the old one: ops/inplace.py
 
     def __iadd__(self, other: Any) -> Tensor:
         return ops.assign(self, ops.add(self, other))
@@ -963,24 +979,45 @@ class Tensor:
         return ops.copy_(self, src)
 
     def fill_(self, value: Any) -> Tensor:
-        return ops.copy_(self, ops.full((), value, dtype=self.dtype, device=self.device) if not isinstance(value, Tensor) else value)
+        return ops.copy_(
+            self, ops.full((), value, dtype=self.dtype, device=self.device) if not isinstance(value, Tensor) else value
+        )
 
     def zero_(self) -> Tensor:
         return self.fill_(0)
 
     def normal_(self, mean: Number = 0.0, std: Number = 1.0, *, generator: Any = None) -> Tensor:
-        return ops.copy_(self, ops.randn(self.shape, generator=generator, dtype=self.dtype, device=self.device) * std + mean)
+        return ops.copy_(
+            self, ops.randn(self.shape, generator=generator, dtype=self.dtype, device=self.device) * std + mean
+        )
 
     def uniform_(self, from_: Number = 0.0, to: Number = 1.0, *, generator: Any = None) -> Tensor:
-        return ops.copy_(self, ops.rand(self.shape, generator=generator, dtype=self.dtype, device=self.device) * (to - from_) + from_)
+        return ops.copy_(
+            self, ops.rand(self.shape, generator=generator, dtype=self.dtype, device=self.device) * (to - from_) + from_
+        )
 
     def bernoulli_(self, p: Any = 0.5, *, generator: Any = None) -> Tensor:
-        return ops.copy_(self, ops.bernoulli(self, p, generator=generator) if not isinstance(p, Tensor) else ops.bernoulli(p, generator=generator))
+        return ops.copy_(
+            self,
+            ops.bernoulli(self, p, generator=generator)
+            if not isinstance(p, Tensor)
+            else ops.bernoulli(p, generator=generator),
+        )
 
     def random_(self, from_: int, to: int | None = None, *, generator: Any = None) -> Tensor:
-        return ops.copy_(self, ops.randint(0 if to is None else from_, from_ if to is None else to, self.shape, generator=generator, device=self.device))
+        return ops.copy_(
+            self,
+            ops.randint(
+                0 if to is None else from_,
+                from_ if to is None else to,
+                self.shape,
+                generator=generator,
+                device=self.device,
+            ),
+        )
 
-    # ---------------------------------------------------------------- dtypes by name (last: from here on `float`, `int` and `bool` name methods of this class)
+    # ---------------------------------------------------------------- dtypes by name
+    # Last, since from here on `float`, `int` and `bool` name methods of this class.
 
     def double(self) -> Tensor:
         return ops.cast(self, dtypes.float64)

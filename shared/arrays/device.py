@@ -127,3 +127,24 @@ def check_same_device(operation: str, arrays: list[Any]) -> None:
             f"{operation}: expected all tensors on the same device, but found {' and '.join(sorted(found))}. "
             f"Move one of them with .to(device)."
         )
+
+
+def cuda_device_count() -> int:
+    """The number of GPUs CuPy sees; 0 without CuPy or a driver."""
+    return _load_cupy().cuda.runtime.getDeviceCount() if cuda_is_available() else 0
+
+
+def cuda_device_name(index: int = 0) -> str:
+    """The name of a GPU, e.g. 'NVIDIA H200'."""
+    return _load_cupy().cuda.runtime.getDeviceProperties(index)["name"].decode()
+
+
+def cuda_memory_allocated() -> int:
+    """Bytes of GPU memory in use by arrays; 0 where no GPU was used."""
+    return 0 if _cupy is None else int(_cupy.get_default_memory_pool().used_bytes())
+
+
+def cuda_empty_cache() -> None:
+    """Gives the memory pool's free blocks back to the driver."""
+    if _cupy is not None:
+        _cupy.get_default_memory_pool().free_all_blocks()

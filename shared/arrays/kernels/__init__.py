@@ -25,7 +25,7 @@ def _compiled(family: str) -> ModuleType | None:
 
 
 def select(family: str, *arrays: Any) -> ModuleType:
-    """The module whose functions serve `arrays`: Numba's for contiguous float32 or float64 on the CPU, else the formulas."""
+    """The module that serves `arrays`: Numba's for contiguous float32 or float64 on the CPU, else the formulas."""
     first = arrays[0].dtype
     if first.kind == "f" and first.itemsize >= 4:
         if all(type(a) is np.ndarray and a.dtype is first and a.flags.c_contiguous for a in arrays):
