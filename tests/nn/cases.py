@@ -1,7 +1,7 @@
 """What is compared with PyTorch: one table of function calls and one of modules, both with their inputs.
 
 Every case is written so that it runs with `F`/`nn` of either library. `make_golden.py` runs them with PyTorch
-in float64 and keeps the outcome under golden/; the tests compare with that, and live where PyTorch is installed.
+in float64 and keeps the outcome under golden/; the tests compare with that, and live if PyTorch is installed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fixed(*values: Any) -> Callable[[np.random.Generator], tuple]:
 def with_classes(
     shape: tuple, classes: int, dim: int = 1, weight: bool = False, ignored: int = 0
 ) -> Callable:
-    """Logits of `shape`, class indices without `dim`, a weight per class if asked; `ignored` targets are −100."""
+    """Logits of `shape`, class indices without `dim`, perhaps a weight per class; `ignored` targets: −100."""
 
     def make(rng: np.random.Generator) -> tuple:
         target = rng.integers(0, classes, shape[:dim] + shape[dim + 1 :])

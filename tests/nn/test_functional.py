@@ -59,7 +59,7 @@ def compare(found, wanted, rtol, atol):
 
 
 def tolerance(name):
-    """PyTorch keeps a constant of these in float32 (1/6 of hardsigmoid, 1e-12 of bce) also for float64 inputs."""
+    """PyTorch keeps a constant of these in float32 (1/6 in hardsigmoid, 1e-12 in bce) for float64 inputs."""
     return 1e-7 if name.startswith(("hardsigmoid", "bce at")) else 1e-9
 
 
