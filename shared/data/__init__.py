@@ -1,4 +1,4 @@
-"""Data: datasets by name, samplers, the DataLoader, transforms. `shared.data` is this framework's `torch.utils.data`.
+"""Data: datasets by name, samplers, the DataLoader, transforms; this framework's `torch.utils.data`.
 
 Getting a dataset:
 
@@ -16,8 +16,9 @@ Getting a dataset:
 
 Images have `.data` (uint8 Tensor (N, H, W)), `.targets` (int64 Tensor (N,)), `.classes`; give
 `transform=Compose([...])` to change what a sample is, `transform=None` for the raw uint8 array (H, W).
-Tables have `.data` (float32 Tensor (N, F)), `.targets`, `.feature_names`, `.classes`. Texts have `.text` (the string),
-`.chars`, `.vocab_size`, `.encode(string)`, `.decode(ids)`, `.data` (all ids, int64); give `block_size=128`.
+Tables have `.data` (float32 Tensor (N, F)), `.targets`, `.feature_names`, `.classes`. Texts have `.text` (the
+string), `.chars`, `.vocab_size`, `.encode(string)`, `.decode(ids)`, `.data` (all ids, int64); give
+`block_size=128`.
 """
 
 from shared.data import catalog, transforms

@@ -28,7 +28,7 @@ class DatasetUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One dataset, as the catalog lists it. `embedded` names the package that carries it (then `files` is empty)."""
+    """One dataset, as the catalog lists it. `embedded`: the package that carries it (`files` is empty then)."""
 
     name: str
     title: str
@@ -103,8 +103,9 @@ def data_folders() -> list[Path]:
 def locate(name: str, file: File, root: Path | None = None) -> Path | None:
     """The verified path of `file` without any download, or None.
 
-    Looks in `root` (if given), the folders of $COURSE_DATA, the cache. A damaged file in $COURSE_DATA is named in
-    a warning and passed over; a damaged file in `root` or the cache is named and set aside, so that nobody reads it.
+    Looks in `root` (if given), the folders of $COURSE_DATA, the cache. A damaged file in $COURSE_DATA is
+    named in a warning and passed over; a damaged file in `root` or the cache is named and set aside, so that
+    nobody reads it.
     """
     for folder in data_folders():
         path = folder / name / file.name
@@ -127,8 +128,8 @@ def locate(name: str, file: File, root: Path | None = None) -> Path | None:
 def fetch(name: str, progress: bool = True, root: Path | None = None, force: bool = False) -> dict[str, Path]:
     """Makes sure that every file of the dataset is on this machine; returns {file name: verified path}.
 
-    Downloads what is missing into the cache (or `root`), trying each mirror in turn; with `force`, even what is
-    there. Embedded datasets return {}. Raises DatasetUnavailable where no mirror served the right bytes.
+    Downloads what is missing into the cache (or `root`), trying each mirror in turn; with `force`, even what
+    is there. Embedded datasets return {}. Raises DatasetUnavailable where no mirror served the right bytes.
     """
     found = {}
     for file in entry(name).files:
@@ -138,7 +139,7 @@ def fetch(name: str, progress: bool = True, root: Path | None = None, force: boo
 
 
 def fetch_file(name: str, file: File, progress: bool = True, root: Path | None = None) -> Path:
-    """Downloads one file of the dataset into the cache (or `root`); returns its path or raises DatasetUnavailable."""
+    """Downloads one file into the cache (or `root`); returns its path or raises DatasetUnavailable."""
     path = (root or cache_folder() / name) / file.name
     attempts = from_mirrors(file, path, progress)
     if attempts is not None:
@@ -150,8 +151,8 @@ def _sentence(name: str, file: File, attempts: list[tuple[str, str]]) -> str:
     """One sentence: what is missing, why, and what to do."""
     reasons = "; ".join(dict.fromkeys(reason for _, reason in attempts))
     return (
-        f"The dataset {name!r} is not on this machine and {file.name} could not be fetched ({reasons}): connect to "
-        f"the internet and run `python -m course data fetch {name}`, or put the file into a folder {name}/ "
+        f"The dataset {name!r} is not on this machine and {file.name} could not be fetched ({reasons}): "
+        f"connect to the internet and run `python -m course data fetch {name}`, or put the file into a folder {name}/ "
         f"and name the folder above it in $COURSE_DATA."
     )
 

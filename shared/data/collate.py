@@ -16,8 +16,9 @@ from shared.tensor import Tensor
 def default_collate(batch: Sequence[Any]) -> Any:
     """One batch from a list of samples of the same structure.
 
-    Tensors and arrays (*): Tensor (B, *). int: int64 Tensor (B,); float: float64, bool: bool. str and bytes stay as they are.
-    dict: a dict of batches; namedtuple: a namedtuple of batches; tuple: a list of batches; list: a list of batches.
+    Tensors and arrays (*): Tensor (B, *). int: int64 Tensor (B,); float: float64, bool: bool. str and bytes
+    stay as they are. dict: a dict of batches; namedtuple: a namedtuple of batches; tuple: a list of batches;
+    list: a list of batches.
 
     >>> images, labels = default_collate([(np.zeros(3), 0), (np.ones(3), 1)])
     >>> images.shape, labels.tolist()
@@ -48,7 +49,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 
 def default_convert(sample: Any) -> Any:
-    """A sample that is not batched (`batch_size=None`): arrays become Tensors, containers are searched, the rest stays.
+    """One sample, not batched (`batch_size=None`): arrays in it become Tensors, the rest stays.
 
     >>> default_convert({"x": np.arange(2), "name": "a"})["name"]
     'a'
@@ -71,8 +72,8 @@ def _stack(samples: Sequence[Any]) -> Tensor:
         if sample.shape != first.shape:
             raise RuntimeError(
                 f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry 0 and "
-                f"{list(sample.shape)} at entry {i}. Bring the samples to one size in a transform, or pad them in a "
-                f"collate_fn."
+                f"{list(sample.shape)} at entry {i}. Bring the samples to one size in a transform, or pad "
+                f"them in a collate_fn."
             )
     if isinstance(first, np.ndarray):
         return Tensor(np.stack(samples))
@@ -88,7 +89,7 @@ def _from_numbers(values: np.ndarray, first: np.generic) -> Any:
 
 
 def _like(example: Any, values: Any) -> Any:
-    """`values` in a container of the kind of `example`, as PyTorch does it; a plain dict or list where that fails."""
+    """`values` in a container of the kind of `example`; a plain dict or list where that fails."""
     if type(example) in (dict, list, tuple):
         return values
     try:

@@ -122,9 +122,7 @@ class ConcatDataset(Dataset[T]):
         return self.datasets[which][index - before]
 
 
-def random_split(
-    dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None
-) -> list[Subset]:
+def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
     """Splits `dataset` at random into disjoint subsets of the given lengths, or fractions that sum to 1.
 
     What rounding down the fractions leaves over goes one sample each to the first subsets.
@@ -154,7 +152,5 @@ def _lengths_from_fractions(total: int, fractions: Sequence[float]) -> list[int]
         lengths[i % len(lengths)] += 1
     for i, length in enumerate(lengths):
         if length == 0:
-            warnings.warn(
-                f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=3
-            )
+            warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=3)
     return lengths

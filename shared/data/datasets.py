@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -110,16 +111,14 @@ class TableDataset(Dataset[tuple]):
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return (
-            f"{self.name}: {len(self):,} rows of {self.rows.shape[1]} features, {len(self.classes)} classes"
-        )
+        return f"{self.name}: {len(self):,} rows of {self.rows.shape[1]} features, {len(self.classes)} classes"
 
 
 class CharDataset(Dataset[tuple]):
-    """Windows of a text as character ids; sample `i` is `(x, y)`, int64 of shape (block_size,), `y` one step ahead.
+    """Windows of a text as character ids; sample `i` is `(x, y)`, int64 (block_size,), `y` one step ahead.
 
-    `text`: the string. `chars`: the vocabulary, sorted; `vocab_size` its length. `data`: all ids, Tensor (len(text),).
-    `encode(string)` gives a list of ids, `decode(ids)` the string.
+    `text`: the string. `chars`: the vocabulary, sorted; `vocab_size` its length. `data`: all ids, Tensor
+    (len(text),). `encode(string)` gives a list of ids, `decode(ids)` the string.
 
     >>> dataset = CharDataset("hello", block_size=3)
     >>> dataset.decode(dataset[0][1])
@@ -151,9 +150,7 @@ class CharDataset(Dataset[tuple]):
         try:
             return [self._id[char] for char in string]
         except KeyError as error:
-            raise ValueError(
-                f"the character {error.args[0]!r} is not among the {self.vocab_size} known"
-            ) from None
+            raise ValueError(f"the character {error.args[0]!r} is not among the {self.vocab_size} known") from None
 
     def decode(self, ids: Any) -> str:
         """The string that `encode` turned into `ids` (a sequence, array or tensor of integers)."""
@@ -168,7 +165,8 @@ class CharDataset(Dataset[tuple]):
         return len(self.ids) - self.block_size
 
     def __repr__(self) -> str:
-        return f"{self.name}: {len(self.text):,} characters, {self.vocab_size} distinct, windows of {self.block_size}"
+        size = f"{len(self.text):,} characters, {self.vocab_size} distinct"
+        return f"{self.name}: {size}, windows of {self.block_size}"
 
 
 def parse_idx(raw: bytes, source: str = "the idx file") -> np.ndarray:
@@ -187,16 +185,12 @@ def parse_idx(raw: bytes, source: str = "the idx file") -> np.ndarray:
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise ValueError(f"{source} is not an idx file of uint8: it starts with {raw[:4].hex()}")
     ndim = raw[3]
-    shape = (
-        np.frombuffer(raw, dtype=">u4", count=ndim, offset=4).astype(int)
-        if len(raw) >= 4 + 4 * ndim
-        else [-1]
-    )
+    if len(raw) < 4 + 4 * ndim:
+        raise ValueError(f"{source} is truncated: it ends within its header")
+    shape = tuple(np.frombuffer(raw, dtype=">u4", count=ndim, offset=4).tolist())
     body = len(raw) - 4 - 4 * ndim
-    if body != np.prod(shape):
-        raise ValueError(
-            f"{source} is truncated: its header promises shape {tuple(shape)}, {body} bytes follow"
-        )
+    if body != math.prod(shape):
+        raise ValueError(f"{source} is truncated: its header promises shape {shape}, {body} bytes follow")
     return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
 
 
@@ -221,30 +215,22 @@ class MNIST(ImageDataset):
     ):
         prefix = "train" if train else "t10k"
         wanted = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
-        images, labels = (
-            parse_idx(p.read_bytes(), str(p)) for p in self._paths(wanted, root, download, progress)
-        )
+        images, labels = (parse_idx(p.read_bytes(), str(p)) for p in self._paths(wanted, root, download, progress))
         self.train = train
         name = f"{catalog.entry(self.catalog_name).title}, {'train' if train else 'test'}"
         super().__init__(images, labels.astype(np.int64), self.names, transform, target_transform, name)
 
     @classmethod
     def _paths(cls, wanted: list[str], root: str | Path | None, download: bool, progress: bool) -> list[Path]:
-        folders = (
-            [Path(root), Path(root) / cls.catalog_name, Path(root) / cls.__name__ / "raw"] if root else []
-        )
+        folders = [Path(root), Path(root) / cls.catalog_name, Path(root) / cls.__name__ / "raw"] if root else []
         files = {file.name: file for file in catalog.entry(cls.catalog_name).files}
         found = []
         for name in wanted:
             here = (catalog.locate(cls.catalog_name, files[name], folder) for folder in folders or [None])
             path = next((path for path in here if path is not None), None)
             if path is None and not download:
-                raise RuntimeError(
-                    f"Dataset not found: {name} is not there. You can use download=True to download it"
-                )
-            found.append(
-                path or catalog.fetch_file(cls.catalog_name, files[name], progress, (folders or [None])[-1])
-            )
+                raise RuntimeError(f"Dataset not found: {name} is not there. You can use download=True to download it")
+            found.append(path or catalog.fetch_file(cls.catalog_name, files[name], progress, (folders or [None])[-1]))
         return found
 
 
@@ -267,7 +253,7 @@ class FashionMNIST(MNIST):
 
 
 class TinyShakespeare(CharDataset):
-    """The first 90% (train) or last 10% of TinyShakespeare as windows of characters; both know all 65 characters."""
+    """The first 90% (train) or last 10% of TinyShakespeare as windows; both know all 65 characters."""
 
     def __init__(self, train: bool = True, block_size: int = 64, progress: bool = True):
         path = catalog.fetch("tinyshakespeare", progress)["input.txt"]
@@ -282,7 +268,7 @@ def _split_text(text: str, train: bool) -> tuple[str, list[str]]:
 
 
 def stratified_split(labels: np.ndarray, every: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Fixed train and test indices: of each class every fifth sample is for testing, then both parts are shuffled.
+    """Fixed train and test indices: every fifth sample of each class is for testing; both parts are shuffled.
 
     Uses NumPy's RandomState, whose stream never changes between versions.
 
@@ -300,7 +286,7 @@ def stratified_split(labels: np.ndarray, every: int = 5) -> tuple[np.ndarray, np
 
 
 def _arrays(name: str, progress: bool) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Images or rows, labels, and the names that go with them, of the sets that have no class of their own."""
+    """Images or rows, labels, and their names, of the sets that have no class of their own."""
     if name == "mnist-5k":
         path = catalog.fetch(name, progress)["mnist_5k.csv.gz"]
         table = np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())), delimiter=",", dtype=np.uint8)
@@ -324,9 +310,7 @@ def _reference_text() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n\n".join(topics[name] for name in sorted(topics)))
 
 
-def _pair(
-    name: str, transform: Any, target_transform: Any, progress: bool, block_size: int
-) -> tuple[Any, Any]:
+def _pair(name: str, transform: Any, target_transform: Any, progress: bool, block_size: int) -> tuple[Any, Any]:
     kind, title = catalog.entry(name).kind, catalog.entry(name).title
     if name in ("mnist", "fashion-mnist"):
         cls = MNIST if name == "mnist" else FashionMNIST
@@ -335,9 +319,7 @@ def _pair(
         return tuple(TinyShakespeare(train, block_size, progress) for train in (True, False))
     if kind == "text":
         text = _reference_text()
-        parts = (
-            (*_split_text(text, train), f"{title}, {'train' if train else 'test'}") for train in (True, False)
-        )
+        parts = ((*_split_text(text, train), f"{title}, {'train' if train else 'test'}") for train in (True, False))
         return tuple(CharDataset(part, block_size, chars, label) for part, chars, label in parts)
     data, labels, names = _arrays(name, progress)
     halves = zip(stratified_split(labels), (f"{title}, train", f"{title}, test"), strict=True)
@@ -359,10 +341,10 @@ def load(
     """`(train, test)` of the dataset called `name`: see the top of `shared.data` for what they are.
 
     Finds the files in $COURSE_DATA or the cache, else downloads them into the cache (`progress` shows a bar).
-    `transform` and `target_transform` are for images: by default an image arrives as a float32 Tensor (1, H, W) in
-    [0, 1]; `transform=None` gives the uint8 array (H, W). `block_size` is for texts.
-    Where the data cannot be had: DatasetUnavailable; with `fallback=True` instead scikit-learn's digits (images) or
-    Python's reference text (text), and one printed sentence that says so.
+    `transform` and `target_transform` are for images: by default an image arrives as a float32 Tensor
+    (1, H, W) in [0, 1]; `transform=None` gives the uint8 array (H, W). `block_size` is for texts.
+    Where the data cannot be had: DatasetUnavailable; with `fallback=True` instead scikit-learn's digits
+    (images) or Python's reference text (text), and one printed sentence that says so.
 
     >>> train, test = load("digits")
     >>> len(train), len(test), train[0][0].shape[0]
@@ -377,7 +359,5 @@ def load(
             raise
         train, test = _pair(substitute, *options)
         title = catalog.entry(substitute).title
-        print(
-            f"{name} could not be had here; using {title} instead ({len(train):,} train, {len(test):,} test)."
-        )
+        print(f"{name} could not be had here; using {title} instead ({len(train):,} train, {len(test):,} test).")
         return train, test

@@ -54,17 +54,15 @@ class _Failed(Exception):
 def from_mirrors(file: File, path: Path, progress: bool = True) -> list[tuple[str, str]] | None:
     """Writes `file` to `path` from the first mirror that serves the right bytes.
 
-    The bytes go to a temporary folder beside `path`, are checked there, and only then renamed, so that `path` never
-    holds half a file. Returns None, or where every mirror failed the list of (mirror, reason).
+    The bytes go to a temporary folder beside `path`, are checked there, and only then renamed, so that `path`
+    never holds half a file. Returns None, or where every mirror failed the list of (mirror, reason).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_remains(path)
         workplace = tempfile.mkdtemp(prefix=f".{file.name}.", dir=path.parent)
     except OSError as error:
-        return [
-            ("", f"{path.parent} cannot be written: {error.strerror}; set $COURSE_CACHE to a folder that can")
-        ]
+        return [("", f"{path.parent} cannot be written: {error.strerror}; set $COURSE_CACHE to a folder that can")]
     attempts = []
     try:
         for mirror in file.mirrors:
@@ -132,9 +130,7 @@ def _from_address(address: str, workplace: Path, progress: bool) -> Path:
         raise _Failed(f"{_host(address)} broke off the transfer", again=True) from error
     except (requests.RequestException, OSError) as error:
         slow = "timed out" in str(error)
-        raise _Failed(
-            f"{_host(address)} {'did not answer in time' if slow else 'could not be reached'}"
-        ) from error
+        raise _Failed(f"{_host(address)} {'did not answer in time' if slow else 'could not be reached'}") from error
     return target
 
 

@@ -25,17 +25,18 @@ T = TypeVar("T", covariant=True)
 class DataLoader(Generic[T]):
     """Iterates over `dataset` in batches; signature and semantics of torch.utils.data.DataLoader.
 
-    Order: `shuffle`, or a `sampler` of indices, or a `batch_sampler` of lists of indices. `batch_size=None` turns
-    batching off. `collate_fn` makes a batch from a list of samples (see `default_collate`). Every pass draws a new
-    order, and the seeds of the workers, from `generator` or the default one: `manual_seed` fixes all of it.
+    Order: `shuffle`, or a `sampler` of indices, or a `batch_sampler` of lists of indices. `batch_size=None`
+    turns batching off. `collate_fn` makes a batch from a list of samples (see `default_collate`). Every pass
+    draws a new order, and the seeds of the workers, from `generator` or the default one: `manual_seed` fixes
+    all of it.
 
-    With `num_workers` > 0 processes make up to `prefetch_factor` (2) batches each ahead of time and hand them over in
-    shared memory, in the same order as without. They get a pickled copy of the dataset, so define it in a file and
-    guard the script with `if __name__ == '__main__'`. They start by forkserver (Linux) or spawn, never by fork: a
-    forked copy of a process that has run an OpenMP kernel dies in its own first one. `timeout` is in seconds for one
-    batch; `persistent_workers` keeps the processes for the next pass; `multiprocessing_context` chooses the start.
-    An exception in a worker ends the pass and is raised here with its traceback. `pin_memory` is accepted and has no
-    effect.
+    With `num_workers` > 0 processes make up to `prefetch_factor` (2) batches each ahead of time and hand them
+    over in shared memory, in the same order as without. They get a pickled copy of the dataset, so define it
+    in a file and guard the script with `if __name__ == '__main__'`. They start by forkserver (Linux) or
+    spawn, never by fork: a forked copy of a process that has run an OpenMP kernel dies in its own first one.
+    `timeout` is in seconds for one batch; `persistent_workers` keeps the processes for the next pass;
+    `multiprocessing_context` chooses the start. An exception in a worker ends the pass and is raised here
+    with its traceback. `pin_memory` is accepted and has no effect.
 
     >>> [batch.tolist() for batch in DataLoader(range(5), batch_size=2)]
     [[0, 1], [2, 3], [4]]
@@ -74,9 +75,7 @@ class DataLoader(Generic[T]):
                 )
             batch_size = None
         elif batch_size is None and drop_last:
-            raise ValueError(
-                "batch_size=None option disables auto-batching and is mutually exclusive with drop_last"
-            )
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
 
         self.dataset = dataset
         self.num_workers = num_workers
@@ -102,11 +101,7 @@ class DataLoader(Generic[T]):
     def _default_sampler(self, shuffle: bool) -> Sampler:
         if isinstance(self.dataset, IterableDataset):
             return EndlessSampler()
-        return (
-            RandomSampler(self.dataset, generator=self.generator)
-            if shuffle
-            else SequentialSampler(self.dataset)
-        )
+        return RandomSampler(self.dataset, generator=self.generator) if shuffle else SequentialSampler(self.dataset)
 
     def __setattr__(self, name: str, value: Any) -> None:
         fixed = ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers")
@@ -131,9 +126,7 @@ class DataLoader(Generic[T]):
 
         pool = self._pool
         if pool is None or pool.closed:
-            pool = WorkerPool(
-                self.recipe(), self.num_workers, self.prefetch_factor, self.multiprocessing_context
-            )
+            pool = WorkerPool(self.recipe(), self.num_workers, self.prefetch_factor, self.multiprocessing_context)
         if self.persistent_workers:
             self._pool = pool
         return WorkerIterator(self, pool)
@@ -150,9 +143,7 @@ class DataLoader(Generic[T]):
 
 def _check_workers(num_workers: int, timeout: float, prefetch_factor: int | None, persistent: bool) -> None:
     if num_workers < 0:
-        raise ValueError(
-            "num_workers option should be non-negative; use num_workers=0 to disable multiprocessing."
-        )
+        raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
     if num_workers == 0 and prefetch_factor is not None:
@@ -183,23 +174,17 @@ def _context(choice: Any, num_workers: int) -> Any:
 
 def _check_iterable(shuffle: bool | None, sampler: Any, batch_sampler: Any) -> None:
     if shuffle:
-        raise ValueError(
-            f"DataLoader with IterableDataset: expected unspecified shuffle option, but got {shuffle=}"
-        )
+        raise ValueError(f"DataLoader with IterableDataset: expected unspecified shuffle option, but got {shuffle=}")
     for name, option in (("sampler", sampler), ("batch_sampler", batch_sampler)):
         if option is not None:
-            raise ValueError(
-                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {option}"
-            )
+            raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, but got {option}")
 
 
 class InProcessIterator:
     """One pass without workers: fetch, collate, hand over."""
 
     def __init__(self, loader: DataLoader):
-        draw_seed(
-            loader.generator
-        )  # the workers' seed, drawn here too: the order is the same with and without them
+        draw_seed(loader.generator)  # the workers' seed, drawn here too: the order is the same with and without them
         self.indices = iter(loader.index_sampler)
         self.fetch = fetcher(loader.recipe())
         self.length = loader.__len__

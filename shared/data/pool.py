@@ -1,4 +1,4 @@
-"""A DataLoader's worker processes as the main process sees them: started, fed, listened to, and surely ended."""
+"""A DataLoader's worker processes as the main process sees them: started, fed, heard, and surely ended."""
 
 from __future__ import annotations
 
@@ -64,15 +64,13 @@ class _Process:
 class WorkerPool:
     """`num_workers` processes that make batches from `recipe`; at most `prefetch` batches at once for each.
 
-    Tasks are numbered from 0 over the pool's life. Batches come back through blocks of shared memory which this
-    process creates, uses again, and removes at the end, so that a killed worker leaves nothing behind.
+    Tasks are numbered from 0 over the pool's life. Batches come back through blocks of shared memory which
+    this process creates, uses again, and removes at the end, so that a killed worker leaves nothing behind.
     """
 
     def __init__(self, recipe: Recipe, num_workers: int, prefetch: int, context: Any = None):
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise RuntimeError(
-                f"a DataLoader with num_workers > 0 was started while a worker imports it. {GUARD}"
-            )
+            raise RuntimeError(f"a DataLoader with num_workers > 0 was started while a worker imports it. {GUARD}")
         payload = _pickled(recipe)
         self.workers: list[_Process] = []
         self.block_bytes = FIRST_BLOCK
@@ -106,7 +104,7 @@ class WorkerPool:
         self.arrived.clear()
 
     def submit(self, worker_id: int, index: Any) -> int:
-        """Gives a worker the next task; returns its number. Never more than `prefetch` unanswered for each worker."""
+        """Gives a worker a task; returns its number. Never more than `prefetch` unanswered ones for each."""
         worker = self.workers[worker_id]
         while not worker.free:  # its places are taken by tasks of an epoch that was left early
             self._listen(None)
@@ -119,7 +117,7 @@ class WorkerPool:
         return number
 
     def receive(self, timeout: float | None) -> tuple[int, str, Any]:
-        """Waits for a result: (number, "done", batch), (number, "end", None) or (number, "error", RemoteError)."""
+        """Waits for (number, "done", batch), (number, "end", None) or (number, "error", RemoteError)."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.arrived:
             left = None if deadline is None else deadline - time.monotonic()
@@ -202,8 +200,8 @@ def _pickled(recipe: Recipe) -> bytes:
         names = ("dataset", "collate_fn", "worker_init_fn")
         culprit = next((name for name in names if not _pickles(getattr(recipe, name))), "dataset")
         raise RuntimeError(
-            f"The {culprit} cannot be sent to worker processes: {error}. Workers get their own pickled copy: use "
-            f"classes and functions defined at the top level of a file (no lambda, no local class), open files "
+            f"The {culprit} cannot be sent to worker processes: {error}. Workers get their own pickled copy: "
+            f"use classes and functions defined at the top level of a file (no lambda, no local class), open files "
             f"in the worker rather than in __init__, or use num_workers=0."
         ) from error
 
@@ -221,8 +219,7 @@ def _setup_error(error: RemoteError) -> Exception:
     if "__main__" in error.text and "Can't get attribute" in error.text:
         return RuntimeError(
             "The dataset (or collate_fn, or worker_init_fn) is defined in a notebook or at the prompt, where worker "
-            "processes cannot find it: move it into a .py file and import it, or use num_workers=0.\n"
-            + error.text
+            "processes cannot find it: move it into a .py file and import it, or use num_workers=0.\n" + error.text
         )
     return error.exception()
 
@@ -231,8 +228,8 @@ def _check_room(size: int) -> None:
     folder = "/dev/shm"
     if os.path.isdir(folder) and shutil.disk_usage(folder).free < size:
         raise RuntimeError(
-            f"A batch needs {size:,} bytes of shared memory and {folder} has less: use a smaller batch, fewer workers "
-            f"or a lower prefetch_factor (in Docker, start with --shm-size=1g)."
+            f"A batch needs {size:,} bytes of shared memory and {folder} has less: use a smaller batch, fewer "
+            f"workers or a lower prefetch_factor (in Docker, start with --shm-size=1g)."
         )
 
 

@@ -26,7 +26,7 @@ def _own_stream(generator: Generator | None) -> np.random.Generator:
 
 
 class Sampler(Generic[T]):
-    """An iterable over indices (or lists of indices). A subclass writes `__iter__`, and `__len__` where it is known."""
+    """An iterable over indices, or lists of them. A subclass writes `__iter__`, and `__len__` if it can."""
 
     def __iter__(self) -> Iterator[T]:
         raise NotImplementedError(f"{type(self).__name__} must write __iter__(self)")
@@ -68,17 +68,13 @@ class RandomSampler(Sampler[int]):
         if not isinstance(replacement, bool):
             raise TypeError(f"replacement should be a boolean value, but got replacement={replacement}")
         if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 0):
-            raise ValueError(
-                f"num_samples should be a non-negative integer value, but got num_samples={num_samples}"
-            )
+            raise ValueError(f"num_samples should be a non-negative integer value, but got num_samples={num_samples}")
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
         if not isinstance(self.num_samples, int) or self.num_samples <= 0:
-            raise ValueError(
-                f"num_samples should be a positive integer value, but got num_samples={self.num_samples}"
-            )
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={self.num_samples}")
 
     @property
     def num_samples(self) -> int:
@@ -131,16 +127,12 @@ class WeightedRandomSampler(Sampler[int]):
         generator: Generator | None = None,
     ):
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
-            raise ValueError(
-                f"num_samples should be a positive integer value, but got num_samples={num_samples}"
-            )
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
         if not isinstance(replacement, bool):
             raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
         self.weights = np.asarray(weights, dtype=np.float64)
         if self.weights.ndim != 1:
-            raise ValueError(
-                f"weights should be a 1d sequence but given weights have shape {self.weights.shape}"
-            )
+            raise ValueError(f"weights should be a 1d sequence but given weights have shape {self.weights.shape}")
         if (self.weights < 0).any() or not np.isfinite(self.weights).all() or self.weights.sum() <= 0:
             raise ValueError("weights should be finite and not negative, with at least one above zero")
         if not replacement and num_samples > np.count_nonzero(self.weights):
@@ -154,9 +146,7 @@ class WeightedRandomSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         chances = self.weights / self.weights.sum()
         rng = _own_stream(self.generator)
-        yield from rng.choice(
-            len(chances), size=self.num_samples, replace=self.replacement, p=chances
-        ).tolist()
+        yield from rng.choice(len(chances), size=self.num_samples, replace=self.replacement, p=chances).tolist()
 
     def __len__(self) -> int:
         return self.num_samples
@@ -171,9 +161,7 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, sampler: Sampler[int] | Iterable[int], batch_size: int, drop_last: bool):
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
-            raise ValueError(
-                f"batch_size should be a positive integer value, but got batch_size={batch_size}"
-            )
+            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if not isinstance(drop_last, bool):
             raise ValueError(f"drop_last should be a boolean value, but got drop_last={drop_last}")
         self.sampler = sampler

@@ -1,7 +1,8 @@
 """Transforms: from what a dataset stores to what a model wants, and random changes for training.
 
-An image is a uint8 array (H, W) or (H, W, C) until `ToTensor`, a float Tensor (C, H, W) after it; the geometric
-transforms take both. Random ones draw from the framework's generator, so that `manual_seed` fixes them.
+An image is a uint8 array (H, W) or (H, W, C) until `ToTensor`, a float Tensor (C, H, W) after it; the
+geometric transforms take both. Random ones draw from the framework's generator, so that `manual_seed` fixes
+them.
 """
 
 from __future__ import annotations
@@ -91,9 +92,7 @@ class ToTensor:
     def __call__(self, image: Any) -> Any:
         image = np.asarray(image)
         if image.ndim not in (2, 3):
-            raise ValueError(
-                f"an image has 2 or 3 dimensions, (H, W) or (H, W, C), but got shape {image.shape}"
-            )
+            raise ValueError(f"an image has 2 or 3 dimensions, (H, W) or (H, W, C), but got shape {image.shape}")
         planes = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
         if planes.dtype == np.uint8:
             return Tensor(np.divide(planes, 255, dtype=np.float32, order="C"))
@@ -117,14 +116,10 @@ class Normalize:
 
     def __call__(self, image: Any) -> Any:
         if not isinstance(image, Tensor):
-            raise TypeError(
-                f"Normalize takes a Tensor, but got {type(image).__name__}: put ToTensor() before it"
-            )
+            raise TypeError(f"Normalize takes a Tensor, but got {type(image).__name__}: put ToTensor() before it")
         values = image.array
         if values.dtype.kind != "f":
-            raise TypeError(
-                f"Normalize takes a float Tensor, but got {values.dtype}: put ToTensor() before it"
-            )
+            raise TypeError(f"Normalize takes a float Tensor, but got {values.dtype}: put ToTensor() before it")
         mean, std = (np.asarray(v, dtype=values.dtype).reshape(-1, 1, 1) for v in (self.mean, self.std))
         if (std == 0).any():
             raise ValueError(f"std has a zero, which would mean a division by zero: {self.std}")
@@ -159,8 +154,8 @@ class RandomHorizontalFlip:
 class RandomCrop:
     """Cuts out a random window of `size` (an int or (height, width)), after `padding` on every side.
 
-    `padding`: an int, (left/right, top/bottom) or (left, top, right, bottom). `padding_mode`: "constant" (with
-    `fill`), "edge", "reflect" or "symmetric". `pad_if_needed` pads an image smaller than the window.
+    `padding`: an int, (left/right, top/bottom) or (left, top, right, bottom). `padding_mode`: "constant"
+    (with `fill`), "edge", "reflect" or "symmetric". `pad_if_needed` pads an image smaller than the window.
     """
 
     def __init__(
@@ -172,9 +167,7 @@ class RandomCrop:
         padding_mode: str = "constant",
     ):
         if padding_mode not in ("constant", "edge", "reflect", "symmetric"):
-            raise ValueError(
-                f"padding_mode must be constant, edge, reflect or symmetric, but got {padding_mode!r}"
-            )
+            raise ValueError(f"padding_mode must be constant, edge, reflect or symmetric, but got {padding_mode!r}")
         self.size = (int(size), int(size)) if isinstance(size, numbers.Number) else tuple(size)
         self.padding = padding
         self.pad_if_needed = pad_if_needed
@@ -190,9 +183,7 @@ class RandomCrop:
             image = self._pad(image, missing_w, missing_h, missing_w, missing_h)
             height, width = _height_width(image)
         if height < self.size[0] or width < self.size[1]:
-            raise ValueError(
-                f"Required crop size {self.size} is larger than input image size {(height, width)}"
-            )
+            raise ValueError(f"Required crop size {self.size} is larger than input image size {(height, width)}")
         rng = default_generator().rng
         top = int(rng.integers(0, height - self.size[0] + 1))
         left = int(rng.integers(0, width - self.size[1] + 1))
@@ -215,9 +206,7 @@ def _four_sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """left, top, right, bottom."""
     sides = (padding,) if isinstance(padding, numbers.Number) else tuple(padding)
     if len(sides) not in (1, 2, 4):
-        raise ValueError(
-            f"Padding must be an int or a 1, 2, or 4 element tuple, not a {len(sides)} element tuple"
-        )
+        raise ValueError(f"Padding must be an int or a 1, 2, or 4 element tuple, not a {len(sides)} element tuple")
     return tuple(sides * (4 // len(sides)))
 
 
@@ -225,8 +214,9 @@ class RandomAffine:
     """Rotates, shifts, scales and shears at random about the centre.
 
     degrees: rotation is drawn from (−degrees, degrees), or from the given pair; positive is clockwise
-    (as in torchvision, and the opposite of RandomRotation). translate: largest shift as a fraction of (width, height). scale: a pair the factor is drawn from. shear: an angle
-    in degrees, or a pair (x only), or four numbers (x and y). `fill` is the value of what comes in from outside.
+    (as in torchvision, and the opposite of RandomRotation). translate: largest shift as a fraction of (width,
+    height). scale: a pair the factor is drawn from. shear: an angle in degrees, or a pair (x only), or four
+    numbers (x and y). `fill` is the value of what comes in from outside.
     """
 
     def __init__(
@@ -251,9 +241,7 @@ class RandomAffine:
         self.fill = fill
         self.center = center
 
-    def get_params(
-        self, height: int, width: int
-    ) -> tuple[float, tuple[int, int], float, tuple[float, float]]:
+    def get_params(self, height: int, width: int) -> tuple[float, tuple[int, int], float, tuple[float, float]]:
         """Draws (angle in degrees, shift in pixels (x, y), factor, shear in degrees (x, y))."""
         angle = _uniform(*self.degrees)
         shift = (0, 0)
@@ -269,18 +257,12 @@ class RandomAffine:
     def __call__(self, image: Any) -> Any:
         height, width = _height_width(image)
         angle, shift, factor, shear = self.get_params(height, width)
-        matrix = warp.inverse_affine_matrix(
-            angle, shift, factor, shear, warp.offset(self.center, height, width)
-        )
-        return _on_planes(
-            lambda p: warp.warp(p, matrix, (height, width), self.interpolation.value, self.fill), image
-        )
+        matrix = warp.inverse_affine_matrix(angle, shift, factor, shear, warp.offset(self.center, height, width))
+        return _on_planes(lambda p: warp.warp(p, matrix, (height, width), self.interpolation.value, self.fill), image)
 
     def __repr__(self) -> str:
         parts = [f"degrees={self.degrees}"]
-        parts += [
-            f"{n}={getattr(self, n)}" for n in ("translate", "scale", "shear") if getattr(self, n) is not None
-        ]
+        parts += [f"{n}={getattr(self, n)}" for n in ("translate", "scale", "shear") if getattr(self, n) is not None]
         if self.interpolation is not InterpolationMode.NEAREST:
             parts.append(f"interpolation={self.interpolation.value}")
         if self.fill != 0:

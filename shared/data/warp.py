@@ -9,7 +9,7 @@ import numpy as np
 
 
 def offset(center: Sequence[float] | None, height: int, width: int) -> tuple[float, float]:
-    """`center` (x, y in pixels from the upper left corner; None: the middle) relative to the image's middle."""
+    """`center` (x, y in pixels from the upper left; None: the middle) relative to the image's middle."""
     return (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
 
 
@@ -20,19 +20,18 @@ def inverse_affine_matrix(
     shear: Sequence[float],
     center: Sequence[float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """The (2, 3) matrix that takes a pixel (x, y, 1) of the result to where it came from, both about the middle.
+    """The (2, 3) matrix that takes a pixel (x, y, 1) of the result to where it came from.
 
-    The forward map is: move `center` to 0, shear, scale, rotate by `angle` degrees (clockwise on the screen, since y
-    points down), move back, shift. As torchvision.transforms.functional.affine.
+    Pixels count from the middle. The forward map is: move `center` to 0, shear, scale, rotate by `angle`
+    degrees (clockwise on the screen, since y points down), move back, shift. As
+    torchvision.transforms.functional.affine.
     """
     rot, shear_x, shear_y = (math.radians(v) for v in (angle, shear[0], shear[1]))
     a = math.cos(rot - shear_y) / math.cos(shear_y)
     b = -math.cos(rot - shear_y) * math.tan(shear_x) / math.cos(shear_y) - math.sin(rot)
     c = math.sin(rot - shear_y) / math.cos(shear_y)
     d = -math.sin(rot - shear_y) * math.tan(shear_x) / math.cos(shear_y) + math.cos(rot)
-    linear = (
-        np.array([[d, -b], [-c, a]]) / factor
-    )  # the inverse of factor · [[a, b], [c, d]], whose determinant is 1
+    linear = np.array([[d, -b], [-c, a]]) / factor  # the inverse of factor · [[a, b], [c, d]], whose determinant is 1
     about = np.asarray(center, dtype=float)
     return np.column_stack([linear, about - linear @ (about + np.asarray(shift, dtype=float))])
 
@@ -52,7 +51,7 @@ def warp(
     interpolation: str = "nearest",
     fill: float = 0,
 ) -> np.ndarray:
-    """Reads `planes` (..., H, W) at `matrix` · (x, y, 1) for every pixel of a result (..., *size); dtype kept.
+    """Reads `planes` (..., H, W) at `matrix` · (x, y, 1) for every pixel of a result (..., *size).
 
     >>> image = np.arange(9).reshape(3, 3)
     >>> warp(image, inverse_affine_matrix(90, (0, 0), 1, (0, 0)), (3, 3)).tolist()

@@ -40,7 +40,7 @@ def get_worker_info() -> WorkerInfo | None:
     return _info
 
 
-# ------------------------------------------------------------------------------------- fetching, in any process
+# ----------------------------------------------------------------------------------- fetching, in any process
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _fetch_next(recipe: Recipe, stream: Iterator, index: Any) -> Any:
     return recipe.collate_fn(batch)
 
 
-# ------------------------------------------------------------------------------------- objects in shared memory
+# ----------------------------------------------------------------------------------- objects in shared memory
 
 ALIGNMENT = 64
 
@@ -134,7 +134,7 @@ def read_parts(sizes: Sequence[int], block: memoryview) -> Any:
     return pickle.loads(head, buffers=buffers)
 
 
-# ------------------------------------------------------------------------------------- errors across processes
+# ------------------------------------------------------------------------------------ errors across processes
 
 
 class RemoteError:
@@ -147,7 +147,7 @@ class RemoteError:
         self.kind = type(error) if _can_be_pickled(type(error)) else RuntimeError
 
     def exception(self) -> Exception:
-        """The exception to raise in the main process: same class where that takes one message, else RuntimeError."""
+        """What to raise in the main process: the same class if it takes one message, else RuntimeError."""
         message = f"Caught {self.name} in {self.where}.\nOriginal {self.text}"
         if issubclass(self.kind, KeyError):  # its str() would show the newlines escaped
             return self.kind(_Plain(message))
@@ -175,9 +175,7 @@ def _can_be_pickled(value: Any) -> bool:
 
 def worker_main(worker_id: int, num_workers: int, connection: Any) -> None:
     """A worker's life: read the recipe, then answer tasks until the connection closes."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the main process, which closes the connection
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which closes the connection
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:

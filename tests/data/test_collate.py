@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import shared
 from shared.data import default_collate, default_convert
 
-quick = settings(deadline=None, max_examples=50)  # the first example also pays for imports
+quick = settings(max_examples=50)
 
 Pair = namedtuple("Pair", "a b")
 

@@ -11,7 +11,7 @@ import shared
 from shared.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from tests.data.samples import Numbers
 
-quick = settings(deadline=None, max_examples=50)  # the first example also pays for imports
+quick = settings(max_examples=50)
 
 
 def test_a_dataset_without_getitem_says_what_to_write():
@@ -92,9 +92,7 @@ def test_random_split_by_fractions_rounds_as_pytorch(total, weights):
         warnings.simplefilter("ignore")
         if sum(fractions) > 1:  # PyTorch refuses these too
             return
-        expected = [
-            len(part) for part in torch_split(range(total), fractions, torch.Generator().manual_seed(0))
-        ]
+        expected = [len(part) for part in torch_split(range(total), fractions, torch.Generator().manual_seed(0))]
         assert [len(part) for part in random_split(range(total), fractions)] == expected
 
 

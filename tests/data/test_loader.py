@@ -11,7 +11,7 @@ import shared
 from shared.data import BatchSampler, DataLoader, Dataset, Subset, TensorDataset
 from tests.data.samples import Draws, Numbers, SizedStream, Stream, as_points
 
-quick = settings(deadline=None, max_examples=50)  # the first example also pays for imports
+quick = settings(max_examples=50)
 
 
 def labels(loader):
@@ -32,9 +32,7 @@ def test_an_epoch_has_every_sample_exactly_once(size, batch_size, shuffle, drop_
 
 
 @quick
-@given(
-    st.integers(1, 20), st.sampled_from([None, 1, 3, 7]), st.sampled_from([None, False, True]), st.booleans()
-)
+@given(st.integers(1, 20), st.sampled_from([None, 1, 3, 7]), st.sampled_from([None, False, True]), st.booleans())
 def test_lengths_and_shapes_are_pytorchs(size, batch_size, shuffle, drop_last):
     theirs = pytest.importorskip("torch.utils.data")
     if batch_size is None:
@@ -119,9 +117,7 @@ def test_streams_are_cut_as_pytorch_cuts_them(size, batch_size, drop_last):
             return iter(range(size))
 
     drop_last = drop_last and batch_size is not None
-    ours = [
-        np.asarray(b).tolist() for b in DataLoader(Stream(size), batch_size=batch_size, drop_last=drop_last)
-    ]
+    ours = [np.asarray(b).tolist() for b in DataLoader(Stream(size), batch_size=batch_size, drop_last=drop_last)]
     other = theirs.DataLoader(Theirs(), batch_size=batch_size, drop_last=drop_last)
     assert ours == [b if batch_size is None else b.tolist() for b in other]
 

@@ -16,7 +16,7 @@ from shared.data import (
     WeightedRandomSampler,
 )
 
-quick = settings(deadline=None, max_examples=50)  # the first example also pays for imports
+quick = settings(max_examples=50)
 
 
 @quick
@@ -39,9 +39,7 @@ def test_with_replacement_every_draw_is_independent():
     shared.manual_seed(0)
     drawn = list(RandomSampler(range(4), replacement=True, num_samples=4000))
     counts = Counter(drawn)
-    assert len(drawn) == 4000 and all(
-        850 < counts[i] < 1150 for i in range(4)
-    )  # 1000 ± 5.5 standard deviations
+    assert len(drawn) == 4000 and all(850 < counts[i] < 1150 for i in range(4))  # 1000 ± 5.5 standard deviations
 
 
 def test_the_order_changes_from_pass_to_pass_and_a_seed_fixes_it():

@@ -1,4 +1,4 @@
-"""The DataLoader with worker processes: the same batches, errors with their traceback, nothing left behind."""
+"""The DataLoader with worker processes: the same batches, errors with traceback, nothing left behind."""
 
 import gc
 import os
@@ -90,9 +90,7 @@ def test_batches_that_outgrow_their_block():
     assert means == list(range(8))
 
 
-@pytest.mark.parametrize(
-    "batch_size, expected", [(4, [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10], [9]]), (None, None)]
-)
+@pytest.mark.parametrize("batch_size, expected", [(4, [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10], [9]]), (None, None)])
 def test_streams_are_shared_out(batch_size, expected):
     out = [np.asarray(b).tolist() for b in DataLoader(Stream(11), batch_size=batch_size, num_workers=2)]
     if expected is None:
@@ -166,7 +164,7 @@ def test_spawn_works_too():
     assert [y for _, y in plain(loader)] == [[0, 1], [2, 3]]
 
 
-# ------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 def test_an_exception_arrives_with_its_class_message_and_traceback():
@@ -178,9 +176,7 @@ def test_an_exception_arrives_with_its_class_message_and_traceback():
     assert "samples.py" in text and 'raise ValueError("sample five is broken")' in text
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("v"), KeyError("k"), UnicodeDecodeError("utf-8", b"", 0, 1, "u")]
-)
+@pytest.mark.parametrize("error", [ValueError("v"), KeyError("k"), UnicodeDecodeError("utf-8", b"", 0, 1, "u")])
 def test_class_and_message_are_those_of_pytorchs_wrapper(error):
     utils = pytest.importorskip("torch._utils")
     where = "DataLoader worker process 0"
@@ -214,9 +210,7 @@ def test_an_exception_that_takes_no_message_becomes_a_runtime_error():
 
 
 def test_a_worker_that_dies_is_reported():
-    with pytest.raises(
-        RuntimeError, match=r"DataLoader worker 0 \(pid \d+\) exited unexpectedly with exit code 3"
-    ):
+    with pytest.raises(RuntimeError, match=r"DataLoader worker 0 \(pid \d+\) exited unexpectedly with exit code 3"):
         list(DataLoader(Fails("exit"), batch_size=2, num_workers=2))
 
 
@@ -240,9 +234,7 @@ def test_a_dataset_that_cannot_be_read_back_is_reported():
 
 
 def test_what_cannot_be_pickled_is_named_with_the_remedy():
-    with pytest.raises(
-        RuntimeError, match="collate_fn cannot be sent to worker processes.*top level of a file"
-    ):
+    with pytest.raises(RuntimeError, match="collate_fn cannot be sent to worker processes.*top level of a file"):
         iter(DataLoader(Numbers(), num_workers=1, collate_fn=lambda samples: samples))
 
     class Local(Numbers):
@@ -259,7 +251,7 @@ def test_a_slow_batch_times_out():
     assert time.monotonic() - start < 4
 
 
-# ----------------------------------------------------------------------------------------- nothing left behind
+# ---------------------------------------------------------------------------------------- nothing left behind
 
 
 @linux
@@ -401,8 +393,6 @@ class Mine(Dataset):
 list(DataLoader(Mine(), num_workers=1))
 """
     root = str(Path(__file__).parents[2])
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=20
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=20)
     assert result.returncode == 1
     assert "move it into a .py file and import it, or use num_workers=0" in result.stderr
