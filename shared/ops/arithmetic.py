@@ -9,7 +9,7 @@ import numpy as np
 from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
-from shared.ops.operands import Operand, cast, pair, promote, raw
+from shared.ops.operands import Operand, as_operand, cast, pair, promote, raw
 from shared.tensor import Tensor
 
 
@@ -120,6 +120,34 @@ class Atan2(Function):
         return scaled * b, -scaled * a
 
 
+class RoundedDiv(Function):
+    """a / b without its fraction: the largest integer not above it, or (`trunc`) the nearest towards 0; slope 0"""
+
+    twice = True
+
+    def __init__(self, trunc: bool):
+        self.trunc = trunc
+
+    def forward(self, a, b):
+        out = a // b
+        if not self.trunc:
+            return out
+        if dtypes.is_floating(out.dtype):
+            return xp(out).trunc(a / b).astype(out.dtype, copy=False)
+        return out + ((out < 0) & (out * b != a))
+
+    def backward(self, grad):
+        return grad * 0, grad * 0
+
+
+def _times(alpha: float, x: Operand, beside: Operand) -> Operand:
+    """alpha · x in the common dtype of the two operands."""
+    dtype = dtypes.result_type(raw(as_operand(beside)), raw(as_operand(x)))
+    if isinstance(alpha, float) and not dtypes.is_floating(dtype):
+        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+    return cast(mul(x, alpha), dtype) if isinstance(x, Tensor) else x * alpha
+
+
 def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
     """input + alpha · other, broadcast.
 
@@ -128,13 +156,13 @@ def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
     tensor([[2., 3.],
             [2., 3.]])
     """
-    a, b = pair(input, other if alpha == 1 else mul(other, alpha))
+    a, b = pair(input, other if alpha == 1 else _times(alpha, other, input))
     return Add()(a, b)
 
 
 def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
     """input − alpha · other, broadcast."""
-    a, b = pair(input, other if alpha == 1 else mul(other, alpha))
+    a, b = pair(input, other if alpha == 1 else _times(alpha, other, input))
     if dtypes.bool_ in [x.array.dtype if isinstance(x, Tensor) else dtypes.of_scalar(x) for x in (a, b)]:
         if dtypes.result_type(*[x.array if isinstance(x, Tensor) else x for x in (a, b)]) == dtypes.bool_:
             raise RuntimeError("sub: subtraction of bool tensors is not supported; use logical_xor (^) or ~")
@@ -149,24 +177,24 @@ def mul(input: Operand, other: Operand) -> Tensor:
 
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
     """input / other, broadcast; integers divide to the default dtype. rounding_mode: None, 'trunc' or 'floor'."""
-    if rounding_mode == "floor":
-        return floor_divide(input, other)
-    if rounding_mode not in (None, "trunc"):
+    if rounding_mode not in (None, "trunc", "floor"):
         raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}")
+    if rounding_mode is not None:
+        return _rounded_div(input, other, trunc=rounding_mode == "trunc")
     a, b = pair(input, other, floating=True)
-    out = Div()(a, b)
-    if rounding_mode is None:
-        return out
-    target = dtypes.result_type(*[x.array if isinstance(x, Tensor) else x for x in promote(input, other)])
-    return cast(Tensor(xp(out.array).trunc(out.array)), target)
+    return Div()(a, b)
+
+
+def _rounded_div(input: Operand, other: Operand, trunc: bool) -> Tensor:
+    a, b = pair(input, other)
+    if not dtypes.is_floating(dtypes.result_type(raw(a), raw(b))) and xp(raw(b)).any(raw(b) == 0):
+        raise RuntimeError("div with rounding: ZeroDivisionError, an integer is divided by 0")
+    return RoundedDiv(trunc)(a, b)
 
 
 def floor_divide(input: Operand, other: Operand) -> Tensor:
-    """⌊input / other⌋ in the operands' common dtype; no gradient."""
-    a, b = [x.array if isinstance(x, Tensor) else x for x in pair(input, other)]
-    if dtypes.category(dtypes.result_type(a, b)) < 2 and xp(b).any(b == 0):
-        raise RuntimeError("floor_divide: ZeroDivisionError")
-    return Tensor(a // b)
+    """⌊input / other⌋ in the operands' common dtype."""
+    return _rounded_div(input, other, trunc=False)
 
 
 def remainder(input: Operand, other: Operand) -> Tensor:
@@ -183,7 +211,7 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     tensor([1., 4., 9.])
     """
     a, b = pair(input, exponent)
-    if isinstance(a, Tensor) and not dtypes.is_floating(a.array.dtype) and xp(a.array).any(raw(b) < 0):
+    if not dtypes.is_floating(dtypes.result_type(raw(a), raw(b))) and xp(raw(b)).any(raw(b) < 0):
         raise RuntimeError("pow: Integers to negative integer powers are not allowed.")
     return Pow()(a, b)
 

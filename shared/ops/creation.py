@@ -212,8 +212,14 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Coordinates of a grid: one tensor per vector, each of the grid's full shape."""
     given = list(tensors[0]) if len(tensors) == 1 and not isinstance(tensors[0], Tensor) else list(tensors)
-    module = xp(given[0].array)
-    return tuple(Tensor(a) for a in module.meshgrid(*[x.array for x in given], indexing=indexing))
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f"meshgrid: indexing must be one of 'xy' or 'ij', but received: {indexing!r}")
+    order = [1, 0, *range(2, len(given))] if indexing == "xy" and len(given) > 1 else list(range(len(given)))
+    size = [given[i].array.size for i in order]
+    return tuple(
+        x.reshape([n if i == place else 1 for i, n in enumerate(size)]).expand(size)
+        for x, place in zip(given, [order.index(i) for i in range(len(given))], strict=True)
+    )
 
 
 # ---------------------------------------------------------------- random

@@ -38,7 +38,7 @@ class Abs(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        return grad * ((x > 0) * 1.0 - (x < 0) * 1.0)
+        return grad * (sign(x) if isinstance(x, Tensor) else xp(x).sign(x))
 
 
 class Exp(Function):
@@ -178,8 +178,7 @@ class Sigmoid(Function):
     twice = True
 
     def forward(self, x):
-        out = xp(x).tanh(x * 0.5)
-        out = (out + 1) * 0.5
+        out = ((xp(x).tanh(x * 0.5) + 1) * 0.5).astype(x.dtype, copy=False)
         self.saved = (out,)
         return out
 
@@ -215,7 +214,8 @@ class Step(Function):
     def forward(self, x):
         if self.function == "sign":
             return ((x > 0) * 1 - (x < 0) * 1).astype(x.dtype)  # NumPy's sign(NaN) is NaN, PyTorch's is 0
-        return getattr(xp(x), self.function)(x, *self.args)
+        wide = x.astype(dtypes.float32) if x.dtype in (dtypes.float16, dtypes.bfloat16) else x
+        return getattr(xp(x), self.function)(wide, *self.args).astype(x.dtype, copy=False)
 
     def backward(self, grad):
         return grad * 0
@@ -384,19 +384,16 @@ class Where(Function):
 
     twice = True
 
-    def __init__(self, condition: Any):
-        self.condition = condition
-
-    def forward(self, a, b):
-        return xp(self.condition).where(self.condition, a, b)
+    def forward(self, condition, a, b):
+        self.saved = (condition,)
+        return xp(condition).where(condition, a, b)
 
     def backward(self, grad):
         # Choosing again, not multiplying by 0 and 1: where the gradient is infinite, 0 · inf would be NaN.
-        if isinstance(grad, Tensor):
-            condition = Tensor(self.condition)
-            return where(condition, grad, 0), where(condition, 0, grad)
-        pick = xp(grad).where
-        return pick(self.condition, grad, 0), pick(self.condition, 0, grad)
+        (condition,) = self.saved
+        choose = where if isinstance(grad, Tensor) else xp(grad).where
+        to_a = choose(condition, grad, 0) if self.needs[1] else None
+        return None, to_a, choose(condition, 0, grad) if self.needs[2] else None
 
 
 class Extremum(Function):
@@ -411,9 +408,11 @@ class Extremum(Function):
 
     def backward(self, grad):
         a, b = self.saved
-        wins = (a > b) if self.function == "maximum" else (a < b)
-        share = (wins + (a == b) * 0.5).astype(grad.dtype)
-        return grad * share, grad * (1 - share)
+        if self.function == "minimum":
+            a, b = b, a
+        where = xp(grad).where
+        half = where(a == b, grad * 0.5, grad)
+        return where(a < b, 0, half), where(a > b, 0, half)
 
     @property
     def name(self) -> str:
@@ -428,7 +427,7 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
     if input is None and other is None:
         return tuple(Tensor(indices) for indices in xp(condition.array).nonzero(condition.array))
     a, b = promote(input, other)
-    return Where(condition.array)(a, b)
+    return Where()(condition, a, b)
 
 
 def maximum(input: Tensor, other: Tensor) -> Tensor:

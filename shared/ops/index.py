@@ -34,9 +34,11 @@ def _part(item: Any) -> Any:
     array = item.array if isinstance(item, Tensor) else item if is_gpu_array(item) else np.asarray(item)
     if array.size == 0 and not isinstance(item, (Tensor, np.ndarray)):
         array = array.astype(dtypes.int64)
-    if array.dtype.kind not in "iub":
+    if array.dtype == dtypes.uint8:
+        return array.astype(dtypes.bool_)  # PyTorch's masks from before it had booleans
+    if array.dtype not in (dtypes.int64, dtypes.int32, dtypes.bool_):
         raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, but got {array.dtype.name}")
-    return array
+    return array if array.ndim or array.dtype == dtypes.bool_ else int(array)
 
 
 def as_index(index: Any) -> tuple:
@@ -51,6 +53,33 @@ def is_basic(index: tuple) -> bool:
         isinstance(p, slice) or p is None or p is Ellipsis or (isinstance(p, int) and not isinstance(p, bool))
         for p in index
     )
+
+
+def steps_of(index: tuple) -> list[tuple]:
+    """The index as NumPy indices to apply one after the other: two where ints stand beside arrays.
+
+    PyTorch takes ints (and slices and None) first; NumPy would make them arrays and put their dimensions elsewhere.
+    """
+    if is_basic(index) or not any(type(part) is int for part in index):
+        return [index]
+    first: list[Any] = []
+    then: list[Any] = []
+    for part in index:
+        if part is None or isinstance(part, slice) or part is Ellipsis:
+            first.append(part)
+            then.append(Ellipsis if part is Ellipsis else slice(None))
+        elif type(part) is int:
+            first.append(part)
+        else:
+            consumed = 0 if isinstance(part, bool) else part.ndim if part.dtype == dtypes.bool_ else 1
+            first += [slice(None)] * consumed
+            then.append(part)
+    return [tuple(first), tuple(then)]
+
+
+def _own(index: tuple) -> tuple:
+    """The index with arrays of its own, which nobody can change before backward reads them."""
+    return tuple([part.copy() if hasattr(part, "copy") else part for part in index])
 
 
 def _explain(error: IndexError, size: tuple[int, ...]) -> IndexError:
@@ -68,6 +97,8 @@ class GetItem(Function):
 
     def forward(self, x):
         self.size = x.shape
+        if self.needs[0] and not self.basic:
+            self.index = _own(self.index)
         return x[self.index]
 
     def backward(self, grad):
@@ -107,33 +138,49 @@ class SetItem(Function):
 
     twice = True
 
-    def __init__(self, index: tuple):
-        self.index = index
+    def __init__(self, steps: list[tuple]):
+        self.steps = [_own(step) for step in steps]
 
     def forward(self, x, value):
         out = x.copy()
-        out[self.index] = value
+        write(out, self.steps, value)
         return out
 
     def backward(self, grad):
-        to_value = grad[self.index] if self.needs[1] else None
+        to_x = to_value = None
+        if self.needs[1]:
+            to_value = grad
+            for step in self.steps:
+                to_value = to_value[step]
         if self.needs[0]:
-            grad = grad.clone() if isinstance(grad, Tensor) else grad.copy()
-            grad[self.index] = 0
-        return grad, to_value
+            to_x = grad.clone() if isinstance(grad, Tensor) else grad.copy()
+            if isinstance(grad, Tensor):
+                to_x = SetItem(self.steps)(to_x, 0)
+            else:
+                write(to_x, self.steps, 0)
+        return to_x, to_value
+
+
+def write(array: Any, steps: list[tuple], value: Any) -> None:
+    """array[step][step] = value on a raw array."""
+    for step in steps[:-1]:
+        array = array[step]
+    array[steps[-1]] = value
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
     """input[index]: ints, slices, None, Ellipsis give a view; masks and integer arrays a copy."""
     try:
-        return GetItem(as_index(index))(input)
+        for step in steps_of(as_index(index)):
+            input = GetItem(step)(input)
     except IndexError as error:
         raise _explain(error, input.array.shape) from error
+    return input
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """input[index] = value, in place; `value` is broadcast."""
-    index = as_index(index)
+    steps = steps_of(as_index(index))
     value = as_operand(value)
     if isinstance(value, Tensor) and value.array.dtype != input.array.dtype:
         value = cast(value, input.array.dtype)
@@ -142,9 +189,9 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     )
     try:
         if recorded:
-            inplace.assign(input, SetItem(index)(input, value))
+            inplace.assign(input, SetItem(steps)(input, value))
         else:
-            input.array[index] = raw(value)
+            write(input.array, steps, raw(value))
             input._version[0] += 1
     except IndexError as error:
         raise _explain(error, input.array.shape) from error
@@ -221,6 +268,8 @@ class Scatter(Function):
         self.where, self.add = where, add
 
     def forward(self, x, source):
+        if True in self.needs:
+            self.where = _own(self.where)
         out = x.copy()
         if self.add:
             xp(x).add.at(out, self.where, source)
@@ -286,16 +335,15 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 class MaskedFill(Function):
     """A copy of x with a number where the mask is True"""
 
-    def __init__(self, mask: Any):
-        self.mask = mask
-
-    def forward(self, x, value):
-        return xp(x).where(self.mask, value, x).astype(x.dtype, copy=False)
+    def forward(self, x, mask, value):
+        self.saved = (mask,)
+        return xp(x).where(mask, value, x).astype(x.dtype, copy=False)
 
     def backward(self, grad):
-        module = xp(grad)
-        to_value = module.where(self.mask, grad, 0).sum() if self.needs[1] else None
-        return module.where(self.mask, 0, grad) if self.needs[0] else None, to_value
+        (mask,) = self.saved
+        pick = xp(grad).where
+        to_value = pick(mask, grad, 0).sum() if self.needs[2] else None
+        return pick(mask, 0, grad) if self.needs[0] else None, None, to_value
 
 
 def _require_mask(name: str, mask: Tensor) -> None:
@@ -310,7 +358,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         raise RuntimeError(
             f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.array.ndim} dimension(s)"
         )
-    return MaskedFill(mask.array)(input, as_operand(value))
+    return MaskedFill()(input, mask, as_operand(value))
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared import autograd
 from shared.arrays import dtypes
+from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.tensor import Tensor
 
@@ -45,6 +46,18 @@ def _keep_old_value(node: Function, target: Tensor) -> None:
     node.origins = [(p, edge, [0], 0) if p in places else (p, edge, *v) for p, edge, *v in node.origins]
 
 
+class Overwrite(Function):
+    """A new value in place of the old one, to which no gradient goes back"""
+
+    twice = True
+
+    def forward(self, old, new):
+        return xp(new).broadcast_to(new, old.shape).copy()
+
+    def backward(self, grad):
+        return grad * 0, grad
+
+
 def copy_(target: Tensor, source: Tensor) -> Tensor:
     """Writes `source`, broadcast and converted to the target's dtype and device, over `target`; differentiable."""
     if not isinstance(source, Tensor):
@@ -52,4 +65,4 @@ def copy_(target: Tensor, source: Tensor) -> Tensor:
     value = source.to(target.device, target.dtype)
     if value.array.shape != target.array.shape:
         value = value.expand(target.array.shape)
-    return assign(target, value)
+    return assign(target, Overwrite()(target, value) if target._fn is not None else value)

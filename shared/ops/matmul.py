@@ -125,7 +125,8 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The inner product of two vectors of one length."""
     if input.array.ndim != 1 or tensor.array.ndim != 1 or input.array.shape != tensor.array.shape:
         raise _mismatch("dot", input, tensor, "both must be vectors of the same length")
-    return reduce.sum(input * tensor)
+    product = input * tensor
+    return reduce.sum(product, dtype=product.dtype)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ def promote(*operands: Operand, floating: bool = False) -> list[Operand]:
     target = dtypes.result_type(*arrays)
     if floating and not dtypes.is_floating(target):
         target = dtypes.get_default_dtype()
+    if target == dtypes.bfloat16:  # beside which NumPy would take a Python float for a float32
+        operands = [x if isinstance(x, Tensor) else target.type(x) for x in operands]
     promoted = [
         (x if x.array.dtype == target else cast(x, target)) if isinstance(x, Tensor) else x for x in operands
     ]

@@ -367,7 +367,7 @@ def _norm(input: Tensor, p: float, dim: Dim, keepdim: bool) -> Tensor:
     if p == -math.inf:
         return amin(size, dim, keepdim)
     if p == 0:
-        return sum(elementwise.abs_(elementwise.sign(input)), dim, keepdim)
+        return sum(cast(Tensor(input.array != 0), input.array.dtype), dim, keepdim)
     if p == 1:
         return sum(size, dim, keepdim)
     return arithmetic.pow(sum(arithmetic.pow(size, p), dim, keepdim), 1 / p)
@@ -402,6 +402,8 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         flat = shape.reshape(input, (-1,))
         return median(flat, 0).values
     dim = normalize_dim(dim, input.array.ndim)
+    if not input.array.ndim:
+        return ValuesIndices(clone(input), Tensor(xp(input.array).zeros((), dtypes.int64)))
     middle = (input.array.shape[dim] - 1) // 2
     order = xp(input.array).argsort(input.array, axis=dim, kind="stable")
     places = Tensor(order.take([middle], axis=dim))

@@ -381,7 +381,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"{list(size)} for tensor number {i} in the list"
             )
     target = dtypes.result_type(*[x.array for x in tensors])
-    return Cat(dim)(*[cast(x, target) for x in kept])
+    none = (*first[:dim], 0, *first[dim + 1 :])
+    return Cat(dim)(*[cast(x if x.array.ndim == len(first) else reshape(x, none), target) for x in tensors])
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
