@@ -22,9 +22,7 @@ class History(dict):
 
     def add(self, train: Mapping[str, float], val: Mapping[str, float], lr: float) -> None:
         """Appends the numbers of one epoch."""
-        row = (
-            {f"train_{k}": v for k, v in train.items()} | {f"val_{k}": v for k, v in val.items()} | {"lr": lr}
-        )
+        row = {f"train_{k}": v for k, v in train.items()} | {f"val_{k}": v for k, v in val.items()} | {"lr": lr}
         for name, value in row.items():
             self.setdefault(name, []).append(value)
 
