@@ -10,11 +10,9 @@ Source: Baydin et al., "Automatic Differentiation in Machine Learning: a Survey"
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import operator
-import threading
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
@@ -22,108 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from shared.arrays import device, random
 from shared.arrays.device import xp
+from shared.grad_mode import (  # noqa: F401  (found under torch.autograd's names)
+    detect_anomaly,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    modes,
+    no_grad,
+    set_grad_enabled,
+)
 
 if TYPE_CHECKING:
     from shared.tensor import Tensor
 # At run time tensor.py puts its class here, since each of the two files needs the other: the knot, tied there.
 
 _creation_numbers = itertools.count(1)
-
-
-# ---------------------------------------------------------------- modes
-
-
-class _Modes(threading.local):
-    grad = True  # record operations
-    anomaly = False  # look for NaN after every backward
-
-
-_modes = _Modes()
-
-
-def is_grad_enabled() -> bool:
-    """True where operations are recorded."""
-    return _modes.grad
-
-
-class _GradMode:
-    """Sets the grad mode for a `with` block or, as a decorator, for the calls of a function."""
-
-    def __init__(self, mode: bool):
-        self.mode = mode
-        self.previous: list[bool] = []
-
-    def __enter__(self) -> None:
-        self.previous.append(_modes.grad)
-        _modes.grad = self.mode
-
-    def __exit__(self, *exc: object) -> None:
-        _modes.grad = self.previous.pop()
-
-    def __call__(self, function: Callable) -> Callable:
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with _GradMode(self.mode):
-                return function(*args, **kwargs)
-
-        return wrapped
-
-
-def no_grad(function: Callable | None = None) -> Any:
-    """Operations inside are not recorded: `with no_grad():`, `@no_grad()` or `@no_grad`.
-
-    >>> import shared
-    >>> x = shared.ones(2, requires_grad=True)
-    >>> with shared.no_grad():
-    ...     y = x * 2
-    >>> y.requires_grad
-    False
-    """
-    return _GradMode(False) if function is None else _GradMode(False)(function)
-
-
-def enable_grad(function: Callable | None = None) -> Any:
-    """Operations inside are recorded, also within `no_grad`."""
-    return _GradMode(True) if function is None else _GradMode(True)(function)
-
-
-def inference_mode(mode: bool = True) -> Any:
-    """`no_grad` under PyTorch's other name; `mode=False` records."""
-    return _GradMode(not mode)
-
-
-class set_grad_enabled(_GradMode):
-    """Sets the grad mode at once; as a `with` block, restores the old one at its end."""
-
-    def __init__(self, mode: bool):
-        super().__init__(bool(mode))
-        self.previous.append(_modes.grad)
-        _modes.grad = self.mode
-
-    def __enter__(self) -> None:
-        pass
-
-
-class detect_anomaly:
-    """Inside, a backward that makes a NaN raises an error that names its op and shows where the op was called.
-
-    >>> import shared
-    >>> x = shared.zeros(1, requires_grad=True)
-    >>> with shared.autograd.detect_anomaly():
-    ...     (x.sqrt() * 0).sum().backward()
-    Traceback (most recent call last):
-    RuntimeError: Function 'SqrtBackward0' returned nan values in its 0th output...
-    """
-
-    def __init__(self, check_nan: bool = True):
-        self.mode = check_nan
-
-    def __enter__(self) -> None:
-        self.previous = _modes.anomaly
-        _modes.anomaly = self.mode
-
-    def __exit__(self, *exc: object) -> None:
-        _modes.anomaly = self.previous
 
 
 # ---------------------------------------------------------------- the graph's nodes
@@ -175,7 +86,7 @@ class Function:
 
     def __call__(self, *inputs: Tensor | float) -> Tensor:
         arrays, edges, needs = [], [], []
-        grad_enabled = _modes.grad
+        grad_enabled = modes.grad
         recording = False
         for x in inputs:
             if isinstance(x, Tensor):
@@ -206,7 +117,7 @@ class Function:
             self.shape, self.dtype = output.array.shape, output.array.dtype
             if self.saved:
                 self.origins = self._origins_of_saved(inputs, output)
-            if _modes.anomaly:
+            if modes.anomaly:
                 self.trace = traceback.format_stack()[:-1]
             output._requires_grad = True
             output._fn = self
@@ -392,7 +303,7 @@ def _backward_of(node: Function, grad: Any, create_graph: bool) -> tuple:
         raise RuntimeError(
             f"the backward of {node.name} returned {len(results)} gradients, expected {len(node.edges)}: one per input"
         )
-    if _modes.anomaly:
+    if modes.anomaly:
         for place, result in enumerate(results):
             _check_anomaly(node, result, place)
     return results
