@@ -8,7 +8,10 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Hypothesis draws the same examples on every run, and a slow machine is no failure."""
+    """Import `shared` as a whole; let Hypothesis draw the same examples on every run, however slow the machine."""
+    # Collecting doctests, pytest would import a single file of the package by itself, before the package ties its knot.
+    import shared  # noqa: F401
+
     try:
         from hypothesis import settings
     except ImportError:
