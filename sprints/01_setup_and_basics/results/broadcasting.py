@@ -12,9 +12,7 @@ from course.plotting import COLORS, use_style
 from course.results import Results
 
 ROWS = [0, 50, 100, 51]  # a setosa, a versicolor, a virginica, another versicolor
-OUTPUTS = np.array(
-    [[1.7896], [0.4418], [-0.7081], [0.4689]]
-)  # of the 2-3-1 network of note 06, before training
+OUTPUTS = np.array([[1.7896], [0.4418], [-0.7081], [0.4689]])  # of the 2-3-1 network of note 06, before training
 TARGETS = np.array([-1.0, 1.0, -1.0, 1.0])
 
 
@@ -25,9 +23,7 @@ def grid(axes: plt.Axes, left: float, numbers: np.ndarray, real: np.ndarray, sha
         for j in range(columns):
             fill = dict(facecolor=shade, alpha=0.55 if real[i, j] else 0.12)
             line = "-" if real[i, j] else ":"
-            axes.add_patch(
-                plt.Rectangle((left + j, 3 - i), 1, 1, edgecolor="#555555", linestyle=line, **fill)
-            )
+            axes.add_patch(plt.Rectangle((left + j, 3 - i), 1, 1, edgecolor="#555555", linestyle=line, **fill))
             colour = "black" if real[i, j] else "#777777"
             text = f"{numbers[i, j]:.2f}".rstrip("0").rstrip(".").replace("-", "−")
             axes.text(left + j + 0.5, 3.5 - i, text, ha="center", va="center", fontsize=10, color=colour)
@@ -128,8 +124,7 @@ def main() -> None:
     results.figure(
         draw_silent(right, wrong),
         "broadcasting_silent_bug",
-        alt="Left a column of four differences; right a square of sixteen, in which only the "
-        "diagonal was meant.",
+        alt="Left a column of four differences; right a square of sixteen, in which only the diagonal was meant.",
     )
     results.save()
 

@@ -54,9 +54,7 @@ class Value:
 
 def example(w1: float = 0.2, w2: float = 0.3, b: float = -0.2, v: float = -1.5) -> dict[str, Value]:
     """Every value of the running example by name, after one backward pass from L."""
-    box = {
-        name: Value(value) for name, value in dict(w1=w1, w2=w2, b=b, v=v, x1=1.85, x2=1.1, y=-1.0).items()
-    }
+    box = {name: Value(value) for name, value in dict(w1=w1, w2=w2, b=b, v=v, x1=1.85, x2=1.1, y=-1.0).items()}
     box["a1"] = box["w1"] * box["x1"]
     box["a2"] = box["w2"] * box["x2"]
     box["s"] = box["a1"] + box["a2"]
@@ -109,9 +107,7 @@ def draw_graph(box: dict[str, Value]) -> plt.Figure:
     for name, (x, y) in place.items():
         face = "#DCEBF5" if name in parameters else "#EEEEEE" if name in data else "white"
         corner = (x - width / 2, y - height / 2)
-        axes.add_patch(
-            plt.Rectangle(corner, width, height, facecolor=face, edgecolor="#333333", lw=1, zorder=3)
-        )
+        axes.add_patch(plt.Rectangle(corner, width, height, facecolor=face, edgecolor="#333333", lw=1, zorder=3))
         axes.text(x, y + 0.24, label[name], ha="center", va="center", fontsize=10, zorder=4)
         axes.text(
             x,
@@ -128,9 +124,7 @@ def draw_graph(box: dict[str, Value]) -> plt.Figure:
     return figure
 
 
-def neuron(
-    n: int, rng: np.random.Generator
-) -> tuple[list[float], Callable[[list[float]], tuple[Value, list[Value]]]]:
+def neuron(n: int, rng: np.random.Generator) -> tuple[list[float], Callable[[list[float]], tuple[Value, list[Value]]]]:
     """Weights for a neuron of n inputs, and a function from weights to (loss, boxes of the weights)."""
     x, start = (rng.normal(size=n) / math.sqrt(n)).tolist(), rng.normal(size=n).tolist()
 
@@ -169,9 +163,7 @@ def cost(n: int, repeats: int, rng: np.random.Generator) -> tuple[float, float, 
 def main() -> None:
     """Draw the graph, take one step, and time both ways of getting the gradients."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="timings per size; the median counts (default 5)"
-    )
+    parser.add_argument("--repeats", type=int, default=5, help="timings per size; the median counts (default 5)")
     parser.add_argument("--full", action="store_true", help="go on to 1,024 inputs (half a minute more)")
     arguments = parser.parse_args()
     use_style()
@@ -215,9 +207,7 @@ def main() -> None:
         print(f"{n:6d} {slow * 1e3:14.3f} {fast * 1e3:15.3f} {gap:21.1e}")
     figure, axes = plt.subplots()
     axes.loglog(sizes, [1e3 * row[0] for row in rows], "o-", label="nudging each weight")
-    axes.loglog(
-        sizes, [1e3 * row[1] for row in rows], "s-", label="one backward pass", color=COLORS["vermillion"]
-    )
+    axes.loglog(sizes, [1e3 * row[1] for row in rows], "s-", label="one backward pass", color=COLORS["vermillion"])
     axes.set(
         xlabel="inputs of the neuron",
         ylabel="time for all gradients [ms]",

@@ -57,9 +57,7 @@ def central(f: Callable[[np.ndarray], np.ndarray], q: np.ndarray, direction: np.
     return float((f(q + step) - f(q - step)) / q.dtype.type(2 * eps))
 
 
-def one_sided(
-    f: Callable[[np.ndarray], np.ndarray], q: np.ndarray, direction: np.ndarray, eps: float
-) -> float:
+def one_sided(f: Callable[[np.ndarray], np.ndarray], q: np.ndarray, direction: np.ndarray, eps: float) -> float:
     """(f(q + eps·direction) − f(q)) / eps, computed in q's dtype."""
     return float((f(q + q.dtype.type(eps) * direction.astype(q.dtype)) - f(q)) / q.dtype.type(eps))
 
@@ -98,9 +96,7 @@ def main() -> None:
     for eps in (0.1, 0.01, 0.001):
         right = (single(0.2 + eps) - single(0.2)) / eps
         middle = (single(0.2 + eps) - single(0.2 - eps)) / (2 * eps)
-        print(
-            f"{eps:<6} {right:11.6f} {middle:9.6f}  off by {abs(right - exact):.2e} {abs(middle - exact):.2e}"
-        )
+        print(f"{eps:<6} {right:11.6f} {middle:9.6f}  off by {abs(right - exact):.2e} {abs(middle - exact):.2e}")
 
     steps = 10.0 ** np.arange(-14, 0.01, 0.25)
     curves = error_curves(steps)
@@ -155,9 +151,7 @@ def main() -> None:
     results.metric("mistake_least_error", worst)
 
     near = np.array([0.002, 0.003, -0.002, -1.5])
-    blind = abs(
-        float(gradient(near, "tanh passed on as it is") @ direction) - central(loss, near, direction, 1e-6)
-    )
+    blind = abs(float(gradient(near, "tanh passed on as it is") @ direction) - central(loss, near, direction, 1e-6))
     blind /= abs(central(loss, near, direction, 1e-6))
     print(f"tanh passed on as it is, with weights a hundredth as large: {blind:.2e}")
     results.metric("mistake_error_small_weights", blind)

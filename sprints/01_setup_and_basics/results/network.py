@@ -172,9 +172,7 @@ def main() -> None:
         runs = []
         for seed in seeds:
             q = start(hidden, seed)
-            runs.append(
-                (train(x, y, q, 0.1, 3 * arguments.steps)[-1], accuracy(x, y, q), accuracy(held, y_held, q))
-            )
+            runs.append((train(x, y, q, 0.1, 3 * arguments.steps)[-1], accuracy(x, y, q), accuracy(held, y_held, q)))
         losses, learned, other = np.array(runs).T
         print(f"{hidden:6d}  {np.median(losses):.3f}, {losses.max():.3f}          {np.median(learned):.3f}"
               f"             {np.median(other):.3f}")  # fmt: skip
@@ -207,9 +205,7 @@ def main() -> None:
     runs["gradients not cleared"] = train(x, y, start(3, arguments.seed), arguments.rate, 300, keep=True)
     zero = {name: np.zeros_like(value) for name, value in start(3, 0).items()}
     runs["all weights zero at first"] = train(x, y, zero, arguments.rate, 300)
-    runs["p − y of shape (n, n)"] = train(
-        x, y, start(3, arguments.seed), arguments.rate, 300, silent_gradients
-    )
+    runs["p − y of shape (n, n)"] = train(x, y, start(3, arguments.seed), arguments.rate, 300, silent_gradients)
     runs["raw centimetres"] = train(raw, y, start(3, arguments.seed), arguments.rate, 300)
     runs["learning rate 1.5"] = train(x, y, start(3, arguments.seed), 1.5, 300)
     for name, curve in runs.items():

@@ -45,9 +45,7 @@ def draw_memory(table: np.ndarray) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(10.5, 5.2))
     axes.set(xlim=(-0.2, 16.2), ylim=(-0.35, 6.9))
     axes.axis("off")
-    axes.set_title(
-        "One strip of memory, four tensors. Below each number: the index by which the view calls it"
-    )
+    axes.set_title("One strip of memory, four tensors. Below each number: the index by which the view calls it")
     strip = table.ravel()
     shades = [COLORS["blue"], COLORS["orange"], COLORS["green"], COLORS["purple"]]
     for row, (name, view, says) in enumerate(views):
@@ -58,14 +56,10 @@ def draw_memory(table: np.ndarray) -> plt.Figure:
         for place, number in enumerate(strip):
             index = shown.get(place)
             shade = shades[index[0] % 4] if index else "white"
-            axes.add_patch(
-                plt.Rectangle((place, y), 1, 0.95, fc=shade, ec="#555555", alpha=0.55 if index else 1)
-            )
+            axes.add_patch(plt.Rectangle((place, y), 1, 0.95, fc=shade, ec="#555555", alpha=0.55 if index else 1))
             axes.text(place + 0.5, y + 0.63, f"{number:.1f}", ha="center", va="center", fontsize=10.5)
             if index:
-                axes.text(
-                    place + 0.5, y + 0.23, "{},{}".format(*index), ha="center", va="center", fontsize=8.5
-                )
+                axes.text(place + 0.5, y + 0.23, "{},{}".format(*index), ha="center", va="center", fontsize=8.5)
     return figure
 
 
@@ -73,9 +67,7 @@ def main() -> None:
     """Draw the strip and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9, help="timings; the median counts (default 9)")
-    parser.add_argument(
-        "--full", action="store_true", help="a matrix of 16,384 × 16,384 (1 GiB) for the strides"
-    )
+    parser.add_argument("--full", action="store_true", help="a matrix of 16,384 × 16,384 (1 GiB) for the strides")
     arguments = parser.parse_args()
     use_style()
     results = Results(__file__, seed=0)
