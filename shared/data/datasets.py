@@ -222,15 +222,17 @@ class MNIST(ImageDataset):
 
     @classmethod
     def _paths(cls, wanted: list[str], root: str | Path | None, download: bool, progress: bool) -> list[Path]:
-        folders = [Path(root), Path(root) / cls.catalog_name, Path(root) / cls.__name__ / "raw"] if root else []
+        folders: list[Path | None] = [None]
+        if root:
+            folders = [Path(root), Path(root) / cls.catalog_name, Path(root) / cls.__name__ / "raw"]
         files = {file.name: file for file in catalog.entry(cls.catalog_name).files}
         found = []
         for name in wanted:
-            here = (catalog.locate(cls.catalog_name, files[name], folder) for folder in folders or [None])
+            here = (catalog.locate(cls.catalog_name, files[name], folder) for folder in folders)
             path = next((path for path in here if path is not None), None)
             if path is None and not download:
                 raise RuntimeError(f"Dataset not found: {name} is not there. You can use download=True to download it")
-            found.append(path or catalog.fetch_file(cls.catalog_name, files[name], progress, (folders or [None])[-1]))
+            found.append(path or catalog.fetch_file(cls.catalog_name, files[name], progress, folders[-1]))
         return found
 
 

@@ -211,7 +211,7 @@ class WorkerIterator:
         self.keep = loader.persistent_workers
         self.timeout = loader.timeout or None
         self.in_order = loader.in_order
-        self.room = [loader.prefetch_factor] * loader.num_workers
+        self.room = [int(loader.prefetch_factor)] * loader.num_workers
         self.turn = 0  # whose turn the next task is
         self.under_way: dict[int, int] = {}  # number of the task → worker, in order
         self.results: dict[int, tuple[str, Any]] = {}
@@ -247,8 +247,11 @@ class WorkerIterator:
         """The next index goes to the next worker in turn that has room; which one never depends on timing."""
         order = [(self.turn + i) % len(self.room) for i in range(len(self.room))]
         worker = next((w for w in order if self.room[w] > 0), None)
-        index = next(self.indices, self) if worker is not None else self
-        if index is self:  # no room, or no more indices
+        if worker is None:
+            return
+        try:
+            index = next(self.indices)
+        except StopIteration:
             return
         self.under_way[self.pool.submit(worker, index)] = worker
         self.room[worker] -= 1

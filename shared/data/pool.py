@@ -17,6 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from multiprocessing import connection as mp_connection
+from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 from shared.data.worker import Recipe, RemoteError, read_parts, worker_main
@@ -239,6 +240,7 @@ def _interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    resource_tracker.ensure_running()  # now, since its own start would unblock the signal again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
