@@ -165,7 +165,7 @@ def _install(python: Path, extras: list[str], root: Path) -> None:
             raise
     if code != 0:
         lines = log_path.read_text(encoding="utf-8").strip().splitlines()
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-8:]
+        errors = [line.strip() for line in lines if line.strip().startswith("ERROR")] or lines[-8:]
         raise SetupError(
             "pip could not install the packages:\n  "
             + "\n  ".join(errors)

@@ -28,9 +28,7 @@ class Check:
     @property
     def ok(self) -> bool:
         """Every test of the sprint passed or was skipped, and no milestone is without a test or failed."""
-        return self.exit_code == 0 and all(
-            m["outcome"] in (PASSED, SKIPPED) for m in self.milestones.values()
-        )
+        return self.exit_code == 0 and all(m["outcome"] in (PASSED, SKIPPED) for m in self.milestones.values())
 
 
 def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q",)) -> Check:
@@ -48,9 +46,7 @@ def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q",
         done = subprocess.run([*command, str(folder)], cwd=root, env=environment)
         seconds = time.perf_counter() - started
         if done.returncode not in (0, 1) or not report.exists():
-            raise CourseError(
-                f"pytest could not run the tests of sprint {sprint.label} (exit code {done.returncode})."
-            )
+            raise CourseError(f"pytest could not run the tests of sprint {sprint.label} (exit code {done.returncode}).")
         tests = json.loads(report.read_text(encoding="utf-8"))
     results = {milestone.id: judge(milestone, tests) for milestone in sprint.milestones}
     return Check(sprint, results, seconds, done.returncode)
@@ -79,9 +75,7 @@ def judge(milestone: Milestone, tests: dict[str, dict[str, Any]]) -> dict[str, A
             "message": f"there is no test {milestone.test}",
             "measured": {},
         }
-    worst = next(
-        (case for kind in (FAILED, SKIPPED, PASSED) for case in cases if case["outcome"] == kind), cases[0]
-    )
+    worst = next((case for kind in (FAILED, SKIPPED, PASSED) for case in cases if case["outcome"] == kind), cases[0])
     measured: dict[str, Any] = {}
     for case in cases:
         measured.update(case["measured"])

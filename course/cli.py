@@ -75,9 +75,7 @@ def progress() -> None:
     table = Table("Sprint", "Milestones", "", box=None, pad_edge=False)
     for sprint in sprints:
         done, total = outcomes.passed(record, sprint), len(sprint.milestones)
-        table.add_row(
-            f"{sprint.label} {sprint.title}", f"{done} of {total}", "█" * done + "░" * (total - done)
-        )
+        table.add_row(f"{sprint.label} {sprint.title}", f"{done} of {total}", "█" * done + "░" * (total - done))
     console.print(table)
     skills = Table("Skill", "Shown", box=None, pad_edge=False)
     for skill, (done, total) in pages.skills(sprints, record).items():
@@ -154,9 +152,7 @@ def run(
         for path, error in failures:
             print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
         if failures:
-            raise CourseError(
-                f"{len(failures)} of {sum(len(notebooks_of(f)) for f in folders)} notebooks failed."
-            )
+            raise CourseError(f"{len(failures)} of {sum(len(notebooks_of(f)) for f in folders)} notebooks failed.")
         for path, taken in seconds.items():
             print(f"{path.relative_to(ROOT)}: {taken:.1f} s{', written' if write else ''}")
         return
@@ -257,9 +253,7 @@ def _known(name: str) -> str:
 
 @app.command()
 def docs(
-    check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit with 1 if anything is stale.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 1 if anything is stale.")] = False,
 ) -> None:
     """Rewrite the generated parts: milestone tables, README tables, MILESTONES.md, progress/."""
     from . import docs as generator

@@ -63,9 +63,7 @@ def lines(resolved: dict[str, dict[str, str]]) -> list[str]:
         if len(versions) == len(resolved) and len(set(versions.values())) == 1:
             found.append(f'{name}=={versions[list(resolved)[0]]} ; python_version < "{newest}"')
         else:
-            found += [
-                f'{name}=={version} ; python_version == "{python}"' for python, version in versions.items()
-            ]
+            found += [f'{name}=={version} ; python_version == "{python}"' for python, version in versions.items()]
     return found
 
 

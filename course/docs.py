@@ -90,9 +90,7 @@ def milestone_table(sprint: Sprint) -> str:
         file = milestone.test.partition("::")[0]
         proof = f"[`{milestone.test_name}`](tests/{file})"
         rows.append(f"| {_cell(milestone.text)} | {proof} | {', '.join(milestone.skills)} |")
-    return "\n".join(
-        [*rows, "", f"All of them: `pytest sprints/{sprint.label}_*`, or `course check {sprint.label}`."]
-    )
+    return "\n".join([*rows, "", f"All of them: `pytest sprints/{sprint.label}_*`, or `course check {sprint.label}`."])
 
 
 def retrospective(sprint: Sprint) -> str:
@@ -171,9 +169,7 @@ def milliseconds(value: float | None) -> str:
     """
     if value is None:
         return ""
-    return (
-        f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value >= 10 else f"{value:.2f} ms"
-    )
+    return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value >= 10 else f"{value:.2f} ms"
 
 
 def number(value: Any) -> str:

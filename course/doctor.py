@@ -38,9 +38,7 @@ def python() -> Finding:
     version = sys.version.split()[0]
     text = f"{version} in {sys.prefix}"
     if Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
-        return Finding(
-            "Python", NOTE, text, "not this repository's .venv; `make course` uses .venv/bin/python"
-        )
+        return Finding("Python", NOTE, text, "not this repository's .venv; `make course` uses .venv/bin/python")
     return Finding("Python", OK, text)
 
 
@@ -66,9 +64,7 @@ def memory() -> Finding:
     found = psutil.virtual_memory()
     text = f"{found.total / 2**30:.1f} GiB, {found.available / 2**30:.1f} GiB free"
     if found.available < 2 * 2**30:
-        return Finding(
-            "Memory", SLOW, text, "under 2 GiB free: close other programs, or the machine will swap"
-        )
+        return Finding("Memory", SLOW, text, "under 2 GiB free: close other programs, or the machine will swap")
     return Finding("Memory", OK, text)
 
 
@@ -83,9 +79,7 @@ def processor() -> Finding:
     width = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
     text = f"{cores()} cores" + (f", {width}" if width else "")
     if flags and not width:
-        return Finding(
-            "Processor", SLOW, text, "no AVX2: expect several times the times stated in the course"
-        )
+        return Finding("Processor", SLOW, text, "no AVX2: expect several times the times stated in the course")
     return Finding("Processor", OK, text)
 
 
@@ -175,9 +169,7 @@ def threads() -> Finding:
 def compiled_kernels() -> Finding:
     """Whether Numba is here, and which threading layer it will find."""
     if importlib.util.find_spec("numba") is None:
-        return Finding(
-            "Numba", SLOW, "not installed", "fused kernels fall back to their formulas: `course setup`"
-        )
+        return Finding("Numba", SLOW, "not installed", "fused kernels fall back to their formulas: `course setup`")
     code = "from numba.np.ufunc import omppool"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True)
     layer = "omp" if found.returncode == 0 else "workqueue"
@@ -198,12 +190,8 @@ def gpu() -> Finding:
     if device.cuda_is_available():
         return Finding("GPU", OK, f"{names or 'found'}, CuPy works")
     if names:
-        return Finding(
-            "GPU", SLOW, f"{names}, but CuPy does not work", "`python -m course setup --extra gpu`"
-        )
-    return Finding(
-        "GPU", NOTE, "none found: everything runs on the CPU, nothing in the default course needs one"
-    )
+        return Finding("GPU", SLOW, f"{names}, but CuPy does not work", "`python -m course setup --extra gpu`")
+    return Finding("GPU", NOTE, "none found: everything runs on the CPU, nothing in the default course needs one")
 
 
 def disk(root: Path = ROOT) -> Finding:
@@ -224,9 +212,7 @@ def data() -> Finding:
     text = ", ".join(here) or "none"
     if "mnist-5k" in here:
         return Finding("Data", OK, text)
-    return Finding(
-        "Data", NOTE, text, "lessons fall back to 8×8 digits: `course data fetch mnist-5k` (1.4 MB)"
-    )
+    return Finding("Data", NOTE, text, "lessons fall back to 8×8 digits: `course data fetch mnist-5k` (1.4 MB)")
 
 
 CHECKS = (python, packages, memory, processor, blas, threads, compiled_kernels, gpu, disk, data)
@@ -239,7 +225,5 @@ def findings() -> list[Finding]:
         try:
             found.append(check())
         except Exception as error:
-            found.append(
-                Finding(check.__name__, BROKEN, f"could not be checked: {type(error).__name__}: {error}")
-            )
+            found.append(Finding(check.__name__, BROKEN, f"could not be checked: {type(error).__name__}: {error}"))
     return found

@@ -56,9 +56,7 @@ def _own_kernel() -> Any:
     return AsyncKernelManager(kernel_spec_manager=ThisPython(), kernel_name="python3")
 
 
-def execute(
-    path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None = None
-) -> tuple[NotebookNode, float]:
+def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None = None) -> tuple[NotebookNode, float]:
     """Run every cell of the notebook in a fresh kernel whose folder is the repository's root.
 
     Returns the executed notebook (the file is not touched) and the seconds taken. A failing cell raises
@@ -120,9 +118,7 @@ def write_executed(path: Path, notebook: NotebookNode, root: Path = ROOT) -> Non
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell["cell_type"] == "code":
-            cell["outputs"] = [
-                nbformat.from_dict(_portable(dict(output), root)) for output in cell["outputs"]
-            ]
+            cell["outputs"] = [nbformat.from_dict(_portable(dict(output), root)) for output in cell["outputs"]]
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {
         "name": "python",
@@ -138,11 +134,7 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
-        return (
-            ["".join(value)]
-            if all(isinstance(v, str) for v in value)
-            else [t for v in value for t in _texts(v)]
-        )
+        return ["".join(value)] if all(isinstance(v, str) for v in value) else [t for v in value for t in _texts(v)]
     if isinstance(value, dict):
         return [t for k, v in value.items() if not str(k).startswith("image/png") for t in _texts(v)]
     return []

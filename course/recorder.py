@@ -13,9 +13,7 @@ _tests: dict[str, dict[str, Any]] = {}
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Sum up set-up, call and tear-down of a test: the worst outcome counts."""
-    entry = _tests.setdefault(
-        report.nodeid, {"outcome": "passed", "seconds": 0.0, "message": "", "measured": {}}
-    )
+    entry = _tests.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0, "message": "", "measured": {}})
     entry["seconds"] += report.duration
     # record_property("accuracy", 0.93) in a milestone's test puts a measured number into the milestone table.
     entry["measured"].update({str(key): value for key, value in report.user_properties})

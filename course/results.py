@@ -30,13 +30,9 @@ class Results:
 
     def __init__(self, script: str | Path, seed: int | None = None, device: str = "cpu") -> None:
         self.script = Path(script).resolve()
-        sprint = next(
-            (p for p in self.script.parents if FOLDER.match(p.name) and p.parent.name == "sprints"), None
-        )
+        sprint = next((p for p in self.script.parents if FOLDER.match(p.name) and p.parent.name == "sprints"), None)
         if sprint is None:
-            raise CourseError(
-                f"{self.script.name} does not lie in sprints/NN_name/results/: Results needs a sprint."
-            )
+            raise CourseError(f"{self.script.name} does not lie in sprints/NN_name/results/: Results needs a sprint.")
         self.sprint, self.seed, self.device = sprint, seed, device
         self.folder = sprint / "results"
         self._metrics: dict[str, dict[str, Any]] = {}
@@ -46,9 +42,7 @@ class Results:
         """Where `save()` writes."""
         return self.folder / "metrics.json"
 
-    def metric(
-        self, name: str, value: Any, unit: str = "", seed: int | None = None, device: str | None = None
-    ) -> None:
+    def metric(self, name: str, value: Any, unit: str = "", seed: int | None = None, device: str | None = None) -> None:
         """Record one number (or short string). ValueError for what JSON cannot hold: NaN, arrays, …."""
         if hasattr(value, "item"):
             value = value.item()
@@ -107,7 +101,5 @@ class Results:
             "script_sha256": hashlib.sha256(self.script.read_bytes()).hexdigest(),
         }
         kept.update({name: {**entry, **origin} for name, entry in self._metrics.items()})
-        write_atomically(
-            self.path, json.dumps(dict(sorted(kept.items())), indent=2, ensure_ascii=False) + "\n"
-        )
+        write_atomically(self.path, json.dumps(dict(sorted(kept.items())), indent=2, ensure_ascii=False) + "\n")
         return self.path

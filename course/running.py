@@ -86,9 +86,7 @@ def print_milestones(checks: list[Check], notebook_seconds: dict[str, float]) ->
         sprint = result.sprint
         notes = [f"tests {result.seconds:.0f} s of {sprint.tests_seconds:g}"]
         if sprint.folder.name in notebook_seconds:
-            notes.append(
-                f"notebooks {notebook_seconds[sprint.folder.name]:.0f} s of {sprint.notebooks_seconds:g}"
-            )
+            notes.append(f"notebooks {notebook_seconds[sprint.folder.name]:.0f} s of {sprint.notebooks_seconds:g}")
         table.add_section()
         table.add_row(sprint.label, sprint.title, "", "", "; ".join(notes), style="bold")
         for milestone in sprint.milestones:

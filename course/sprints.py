@@ -137,9 +137,7 @@ def load_sprint(folder: Path) -> Sprint:
         here = f"{where}, milestone {position}"
         text = {key: _need(entry, key, str, here) for key in ("id", "text", "test")}
         if not re.match(r"^[\w/]+\.py::[\w:]+$", text["test"]):
-            raise CourseError(
-                f"{here}: `test` must look like test_milestone.py::test_name, not {text['test']!r}."
-            )
+            raise CourseError(f"{here}: `test` must look like test_milestone.py::test_name, not {text['test']!r}.")
         milestones.append(Milestone(**text, skills=_strings(entry, "skills", here)))
     ids = [milestone.id for milestone in milestones]
     if len(set(ids)) != len(ids):

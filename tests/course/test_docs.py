@@ -50,14 +50,8 @@ def test_the_readme_of_a_sprint_gets_its_table_and_its_numbers(repository: Path)
 def test_whole_pages_hold_milestones_skills_and_next_steps(repository: Path) -> None:
     docs.write(repository)
     milestones = (repository / "MILESTONES.md").read_text()
-    assert (
-        "## 01 First things" in milestones
-        and "[Adding](sprints/01_first_things/notes/01_adding.md)" in milestones
-    )
-    assert (
-        "| order | [01 many](../MILESTONES.md#01-first-things) |"
-        in (repository / "progress/skills.md").read_text()
-    )
+    assert "## 01 First things" in milestones and "[Adding](sprints/01_first_things/notes/01_adding.md)" in milestones
+    assert "| order | [01 many](../MILESTONES.md#01-first-things) |" in (repository / "progress/skills.md").read_text()
     assert "- Subtract" in (repository / "progress" / "backlog.md").read_text()
 
 
@@ -93,9 +87,7 @@ def test_a_name_that_was_never_measured_is_reported_and_nothing_else_is_lost(rep
 def test_missing_markers_are_named(repository: Path) -> None:
     (repository / "README.md").write_text("# nothing\n")
     _, trouble = docs.write(repository)
-    assert trouble == [
-        "README.md needs the lines `<!-- generated:sprints -->` and `<!-- generated:end -->` once."
-    ]
+    assert trouble == ["README.md needs the lines `<!-- generated:sprints -->` and `<!-- generated:end -->` once."]
 
 
 def test_fill_formats_units_and_refuses_nonsense() -> None:

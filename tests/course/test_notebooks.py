@@ -29,9 +29,7 @@ def test_executing_runs_in_the_root_and_leaves_the_file_alone(tmp_path: Path) ->
 
 
 def test_writing_stores_outputs_without_machine_paths_and_passes_the_check(tmp_path: Path) -> None:
-    path = make(
-        tmp_path / "a.ipynb", "import os, warnings\nprint(os.path.abspath('x'))\nwarnings.warn('careful')"
-    )
+    path = make(tmp_path / "a.ipynb", "import os, warnings\nprint(os.path.abspath('x'))\nwarnings.warn('careful')")
     executed, _ = notebooks.execute(path, tmp_path)
     notebooks.write_executed(path, executed, tmp_path)
     assert notebooks.problems(path) == []
@@ -82,9 +80,7 @@ def test_a_path_of_one_machine_is_found(tmp_path: Path, text: str) -> None:
     assert "path of one machine" in problem
 
 
-@pytest.mark.parametrize(
-    "text", ["sprints/01/x.py", "a/tmp/b", "1/root/2", "https://example.org/home/x", "x / home"]
-)
+@pytest.mark.parametrize("text", ["sprints/01/x.py", "a/tmp/b", "1/root/2", "https://example.org/home/x", "x / home"])
 def test_other_text_with_slashes_is_left_alone(tmp_path: Path, text: str) -> None:
     assert notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream(text))) == []
 

@@ -110,8 +110,6 @@ def test_progress_counts_skills_and_lists_what_is_open(repository: Path, sprint)
 
 
 def test_the_record_is_plain_json(repository: Path, sprint) -> None:
-    outcomes.save(
-        sprint, {"adds": {"outcome": "passed", "seconds": 0.5, "message": "", "measured": {}}}, repository
-    )
+    outcomes.save(sprint, {"adds": {"outcome": "passed", "seconds": 0.5, "message": "", "measured": {}}}, repository)
     stored = json.loads(outcomes.record_path(repository).read_text())
     assert stored["sprints"]["01_first_things"]["milestones"]["adds"]["seconds"] == 0.5

@@ -62,9 +62,7 @@ def test_a_figure_is_the_same_bytes_every_time_and_carries_its_alt_text(script: 
         figure, axes = plt.subplots()
         axes.plot([1, 3, 2], color=COLORS["orange"], label="line")
         axes.legend()
-        images.append(
-            Results(script).figure(figure, "line", alt="A line goes up and down.", ext=ext).read_bytes()
-        )
+        images.append(Results(script).figure(figure, "line", alt="A line goes up and down.", ext=ext).read_bytes())
     assert images[0] == images[1]
     assert b"A line goes up and down." in images[0]
 

@@ -23,9 +23,7 @@ def test_a_sprint_is_found_by_number_name_or_path(repository: Path, name: str) -
         ("", "does not name a sprint"),
     ],
 )
-def test_an_unknown_sprint_is_an_error_that_lists_what_there_is(
-    repository: Path, name: str, message: str
-) -> None:
+def test_an_unknown_sprint_is_an_error_that_lists_what_there_is(repository: Path, name: str, message: str) -> None:
     with pytest.raises(CourseError) as error:
         find_folder(name, repository)
     assert message in str(error.value)
@@ -50,9 +48,7 @@ def test_a_sprint_is_read_whole(repository: Path) -> None:
         ("number = 1", "number = 1\nrequires = [1]", "`requires` must list numbers of earlier sprints"),
     ],
 )
-def test_a_wrong_sprint_toml_names_the_file_and_the_key(
-    repository: Path, old: str, new: str, message: str
-) -> None:
+def test_a_wrong_sprint_toml_names_the_file_and_the_key(repository: Path, old: str, new: str, message: str) -> None:
     folder = repository / "sprints" / "01_first_things"
     path = folder / "sprint.toml"
     path.write_text(path.read_text().replace(old, new, 1))
