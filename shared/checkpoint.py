@@ -62,9 +62,7 @@ def save(obj: Any, path: str | os.PathLike | BinaryIO) -> None:
     """
     encoder = _Encoder()
     structure = json.dumps(encoder.encode(obj, "state", ""), separators=(",", ":"))
-    arrays = dict(
-        sorted(encoder.arrays.items(), key=lambda item: -item[1].dtype.itemsize)
-    )  # keeps all aligned
+    arrays = dict(sorted(encoder.arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # keeps all aligned
     metadata = {_KEY: structure, _CHECKSUM: f"{_checksum(structure, arrays):08x}"}
     header = _header(arrays, metadata)
     if hasattr(path, "write"):
@@ -155,9 +153,7 @@ class _Encoder:
                     return {kind: [self._item(k, v, path, name) for k, v in value.items()]}
         finally:
             self.open.pop()
-        raise CheckpointError(
-            f"{path} is {_describe(value)}, which cannot be saved. {_ADVICE.get(_kind(value), _ANY)}"
-        )
+        raise CheckpointError(f"{path} is {_describe(value)}, which cannot be saved. {_ADVICE.get(_kind(value), _ANY)}")
 
     def _item(self, key: Any, value: Any, path: str, name: str) -> list:
         if not isinstance(key, (str, int, float, tuple, bool, type(None))):
@@ -197,9 +193,7 @@ class _Encoder:
                 count += 1
             self.memory[place] = unique
             host = to_device(array, "cpu")
-            self.arrays[unique] = np.ascontiguousarray(host, dtype=host.dtype.newbyteorder("<")).reshape(
-                host.shape
-            )
+            self.arrays[unique] = np.ascontiguousarray(host, dtype=host.dtype.newbyteorder("<")).reshape(host.shape)
         return self.memory[place]
 
 
@@ -210,21 +204,13 @@ def _join(name: str, key: Any) -> str:
 def _kind(value: Any) -> str:
     if callable(value) and hasattr(value, "__qualname__"):
         return "function"
-    return (
-        "module"
-        if hasattr(value, "state_dict")
-        else "set"
-        if isinstance(value, (set, frozenset))
-        else "other"
-    )
+    return "module" if hasattr(value, "state_dict") else "set" if isinstance(value, (set, frozenset)) else "other"
 
 
 def _describe(value: Any) -> str:
     name = getattr(value, "__qualname__", None)
     return (
-        f"the {type(value).__name__} {name}"
-        if name
-        else f"of type {type(value).__module__}.{type(value).__qualname__}"
+        f"the {type(value).__name__} {name}" if name else f"of type {type(value).__module__}.{type(value).__qualname__}"
     )
 
 
@@ -269,16 +255,14 @@ class _Decoder:
             "device": lambda: Device(value),
         }
         if kind not in simple:
-            raise CheckpointError(
-                f"{self.file} has a value of unknown kind {kind!r}: a newer version wrote it. Update"
-            )
+            raise CheckpointError(f"{self.file} has a value of unknown kind {kind!r}: a newer version wrote it. Update")
         return simple[kind]()
 
     def _tensor(self, kind: str, name: str, node: dict) -> Tensor:
         device = str(self.map_location or node.get("device", "cpu"))
         if device != "cpu" and not cuda_is_available():
             raise CheckpointError(
-                f"{self.file} asks for device {device!r}, but no GPU is available here. Use load(…, map_location='cpu')"
+                f"{self.file} asks for device {device!r}, but no GPU is there. Use load(…, map_location='cpu')"
             )
         if (name, device) not in self.moved:
             self.moved[name, device] = to_device(self.arrays[name], device)
@@ -306,7 +290,7 @@ def _header(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     text += b" " * (-len(text) % 8)
     if len(text) > _HEADER_LIMIT:
         raise CheckpointError(
-            f"the numbers and strings of this state take {len(text) / 1e6:.0f} MB, and {_HEADER_LIMIT / 1e6:.0f} MB are "
+            f"numbers and strings of this state take {len(text) / 1e6:.0f} MB, and {_HEADER_LIMIT / 1e6:.0f} MB are "
             f"allowed. Turn long lists of numbers into Tensors"
         )
     return struct.pack("<Q", len(text)) + text
@@ -387,9 +371,7 @@ def _explain_os_error(error: OSError, path: str) -> OSError:
     folder = os.path.dirname(path)
     old = "; the file that was there before is unchanged" if os.path.exists(path) else ""
     if not os.path.isdir(folder):
-        return FileNotFoundError(
-            errno.ENOENT, f"cannot save: there is no folder {folder}; make it first", path
-        )
+        return FileNotFoundError(errno.ENOENT, f"cannot save: there is no folder {folder}; make it first", path)
     advice = {
         errno.ENOSPC: "the disk is full; free some space and save again",
         errno.EDQUOT: "the disk quota is used up; free some space and save again",
@@ -407,9 +389,7 @@ def _read(path: str | os.PathLike | BinaryIO, name: str) -> tuple[dict[str, str]
 
     if not hasattr(path, "read"):
         if os.path.isdir(path):
-            raise IsADirectoryError(
-                errno.EISDIR, "cannot load: this is a folder, not a checkpoint file", name
-            )
+            raise IsADirectoryError(errno.EISDIR, "cannot load: this is a folder, not a checkpoint file", name)
         if not os.path.exists(path):
             raise FileNotFoundError(errno.ENOENT, "cannot load: there is no such file", name)
     try:

@@ -108,7 +108,7 @@ def _collect(tensor: Tensor, names: dict[Any, tuple[str, Tensor]], values: bool)
     root = tensor.grad_fn
     if root is None:
         raise ValueError(
-            "this tensor has no graph: it is a leaf, or was computed without a gradient being required. Draw the result "
+            "this tensor has no graph: it is a leaf, or nothing it came from requires a gradient. Draw the result "
             "of an operation on tensors with requires_grad=True"
         )
     graph, numbers, stack = _Graph(), {root: 0}, [root]
@@ -117,7 +117,7 @@ def _collect(tensor: Tensor, names: dict[Any, tuple[str, Tensor]], values: bool)
         node = stack.pop()
         if node.edges is None:
             raise ValueError(
-                "the graph was released by backward. Draw it before backward, or keep it with backward(retain_graph=True)"
+                "the graph was released by backward. Draw it before that, or keep it with backward(retain_graph=True)"
             )
         for edge in node.edges:
             if edge is None:
@@ -198,7 +198,8 @@ def _dot_source(graph: _Graph, direction: str) -> str:
     lines = [
         "digraph {",
         f"  rankdir={direction}; bgcolor=transparent; nodesep=0.25; ranksep=0.45;",
-        '  node [fontname="Helvetica,Arial,sans-serif", fontsize=11, style="filled,rounded", shape=box, margin="0.14,0.07"];',
+        '  node [shape=box, style="filled,rounded", margin="0.14,0.07"];',
+        '  node [fontname="Helvetica,Arial,sans-serif", fontsize=11];',
         '  edge [color="#555555", arrowsize=0.7];',
     ]
     for i, box in enumerate(graph.boxes):
@@ -363,39 +364,29 @@ def _draw(
     corners = [(x - w / 2, x + w / 2, y - h / 2, y + h / 2) for (x, y), (w, h) in _placed(centres, sizes)]
     left, right = min(c[0] for c in corners) - 6, max(c[1] for c in corners) + 6
     low, high = min(c[2] for c in corners) - 6, max(c[3] for c in corners) + 6
-    figure = Figure(
-        figsize=((right - left) / 72, (high - low) / 72), layout="none"
-    )  # whatever the style says
+    figure = Figure(figsize=((right - left) / 72, (high - low) / 72), layout="none")  # whatever the style says
     axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(low, high))
     axes.set_axis_off()
     for chain in chains:
         path = _curve(chain, centres, sizes, direction)
         axes.add_patch(
-            FancyArrowPatch(
-                path=path, arrowstyle="-|>", mutation_scale=9, color="#555555", lw=1, fc="#555555"
-            )
+            FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=9, color="#555555", lw=1, fc="#555555")
         )
     for i, box in enumerate(graph.boxes):
         (x, y), (w, h), (fill, outline) = centres[i], sizes[i], _STYLE[box.kind]
         shape = "round,pad=0,rounding_size=5"
-        axes.add_patch(
-            FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle=shape, fc=fill, ec=outline, lw=1.2)
-        )
+        axes.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle=shape, fc=fill, ec=outline, lw=1.2))
         for k, text in enumerate([box.title, *box.lines]):
             weight = "bold" if k == 0 else "normal"
             place = y + h / 2 - 0.6 * _PAD - (k + 0.5) * _LINE
-            axes.text(
-                x, place, text, size=_FONT, weight=weight, ha="center", va="center_baseline", parse_math=False
-            )
+            axes.text(x, place, text, size=_FONT, weight=weight, ha="center", va="center_baseline", parse_math=False)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "shared.drawing", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
-def _placed(
-    centres: Mapping[Any, tuple[float, float]], sizes: Mapping[Any, tuple[float, float]]
-) -> list[Any]:
+def _placed(centres: Mapping[Any, tuple[float, float]], sizes: Mapping[Any, tuple[float, float]]) -> list[Any]:
     """Middle and size of every place."""
     return [(centre, sizes[place]) for place, centre in centres.items()]
 

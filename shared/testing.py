@@ -28,9 +28,10 @@ def gradcheck(
     """Compares the gradients of `fn(*inputs)` with central differences (f(x + eps) − f(x − eps)) / (2 eps).
 
     Every Tensor in `inputs` that requires a gradient is checked and must be float64. `fast` compares one random
-    projection uᵀ J v of the Jacobian J per output and input (a few calls of `fn`, whatever the sizes); otherwise every entry of J is compared. Raises AssertionError where they differ (or returns False if
-    `raise_exception` is False), ValueError where the check makes no sense: float32, overlapping memory, a function
-    that is random, or a point where it has no derivative. The tolerances are tighter than PyTorch's.
+    projection uᵀ J v of the Jacobian J per output and input (a few calls of `fn`, whatever the sizes); otherwise
+    every entry of J is compared. Raises AssertionError where they differ (or returns False if `raise_exception` is
+    False), ValueError where the check makes no sense: float32, overlapping memory, a function that is random, or a
+    point where it has no derivative. The tolerances are tighter than PyTorch's.
     Source: Griewank and Walther, "Evaluating derivatives", 2008, section 3.
 
     >>> import shared
@@ -74,16 +75,12 @@ def gradgradcheck(
     inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     places = _checked_inputs(inputs, eps)
     rng = np.random.default_rng(0)
-    above = [
-        from_numpy(rng.standard_normal(y.shape)).to(y.device).requires_grad_() for y in _call(fn, inputs)
-    ]
+    above = [from_numpy(rng.standard_normal(y.shape)).to(y.device).requires_grad_() for y in _call(fn, inputs)]
 
     def first_gradients(*args: Any) -> list[Tensor]:
         values, above = args[: len(inputs)], args[len(inputs) :]
         outputs = _call(fn, values)
-        found = gradients_of(
-            outputs, [values[i] for i in places], list(above), create_graph=True, allow_unused=True
-        )
+        found = gradients_of(outputs, [values[i] for i in places], list(above), create_graph=True, allow_unused=True)
         return [g for g in found if g is not None and g.requires_grad]
 
     return gradcheck(first_gradients, (*inputs, *above), eps, atol, rtol, fast, raise_exception)
@@ -119,13 +116,12 @@ def _call(fn: Callable, inputs: Sequence[Any]) -> list[Tensor]:
     outputs = list(result) if isinstance(result, (tuple, list)) else [result]
     for i, y in enumerate(outputs):
         if not isinstance(y, Tensor):
-            raise ValueError(
-                f"gradcheck: fn must return a Tensor or several, but output {i} is {type(y).__name__}"
-            )
+            raise ValueError(f"gradcheck: fn must return a Tensor or several, but output {i} is {type(y).__name__}")
     found = [y for y in outputs if y.requires_grad]
     if not found:
         raise ValueError(
-            "gradcheck: no output of fn requires a gradient. Does fn leave the graph (item(), numpy(), detach(), no_grad)?"
+            "gradcheck: no output of fn requires a gradient. Does fn leave the graph (item(), numpy(), detach(), "
+            "no_grad)?"
         )
     return found
 
@@ -140,8 +136,8 @@ def _check_deterministic(fn: Callable, inputs: Sequence[Any], outputs: list[Tens
     for i, (a, b) in enumerate(zip(outputs, again, strict=True)):
         if a.shape != b.shape or not _same(a.array, b.array):
             raise ValueError(
-                f"gradcheck: output {i} of fn differs between two calls with the same inputs. Random numbers (dropout?) "
-                f"must be seeded inside fn, and fn must not change its inputs"
+                f"gradcheck: output {i} of fn differs between two calls with the same inputs. Random numbers "
+                f"(dropout?) must be seeded inside fn, and fn must not change its inputs"
             )
 
 
@@ -163,9 +159,7 @@ class _Moved:
         self.array[...] = self.before
 
 
-def _compare_projection(
-    fn: Callable, inputs: Sequence[Any], place: int, eps: float, atol: float, rtol: float
-) -> None:
+def _compare_projection(fn: Callable, inputs: Sequence[Any], place: int, eps: float, atol: float, rtol: float) -> None:
     """Compares uᵀ J v with (uᵀ f(x + eps v) − uᵀ f(x − eps v)) / (2 eps), u and v random."""
     rng = np.random.default_rng(place)
     x = inputs[place]
@@ -194,9 +188,7 @@ def _compare_projection(
             )
 
 
-def _compare_jacobians(
-    fn: Callable, inputs: Sequence[Any], place: int, eps: float, atol: float, rtol: float
-) -> None:
+def _compare_jacobians(fn: Callable, inputs: Sequence[Any], place: int, eps: float, atol: float, rtol: float) -> None:
     """Compares every entry of the Jacobians, and names the one that is furthest off."""
     numerical = _numerical_jacobians(fn, inputs, place, eps, atol, rtol)
     for k, columns in enumerate(numerical):
@@ -208,8 +200,8 @@ def _compare_jacobians(
             of = np.unravel_index(i, _call(fn, inputs)[k].shape)
             by = np.unravel_index(j, inputs[place].shape)
             raise AssertionError(
-                f"gradcheck: the gradient of output {k} with respect to input {place} is wrong in {int(wrong.sum())} of "
-                f"{wrong.size} entries. Furthest off: d output{_index(of)} / d input{_index(by)}, where finite "
+                f"gradcheck: the gradient of output {k} with respect to input {place} is wrong in {int(wrong.sum())} "
+                f"of {wrong.size} entries. Furthest off: d output{_index(of)} / d input{_index(by)}, where finite "
                 f"differences give {columns[i, j]:.8g} and backward gives {rows[i, j]:.8g}"
             )
 
@@ -267,9 +259,7 @@ def _gradient(fn: Callable, inputs: Sequence[Any], k: int, place: int, u: Any) -
     return found.array
 
 
-def _check_differentiable(
-    at: Callable[[float], float], middle: float, size: float, eps: float, place: int
-) -> None:
+def _check_differentiable(at: Callable[[float], float], middle: float, size: float, eps: float, place: int) -> None:
     """Raises where the slopes from left and right do not meet as the step shrinks: a kink or a jump.
 
     `size` is that of the numbers in the sum, whose rounding must not be taken for a kink.
@@ -282,7 +272,8 @@ def _check_differentiable(
     if gaps[1] > rounding and gaps[1] > gaps[0] / 4:
         raise ValueError(
             f"gradcheck: fn is not differentiable here with respect to input {place}: the slope from the left is "
-            f"{left:.6g}, from the right {right:.6g}. Move the input away from the kink (0 for relu and abs, ties for max)"
+            f"{left:.6g}, from the right {right:.6g}. Move the input away from the kink (0 for relu and abs, ties for "
+            f"max)"
         )
 
 
@@ -374,11 +365,7 @@ def _array_difference(
     if dtype and typed and a.dtype != b.dtype:
         return f"dtype {a.dtype.name} is not the expected {b.dtype.name} (check_dtype=False compares the values alone)"
     if rtol is None or atol is None:
-        found = [
-            _TOLERANCES.get(x.dtype, (0.0, 0.0))
-            for x, y in ((a, actual), (b, expected))
-            if hasattr(y, "dtype")
-        ]
+        found = [_TOLERANCES.get(x.dtype, (0.0, 0.0)) for x, y in ((a, actual), (b, expected)) if hasattr(y, "dtype")]
         rtol, atol = max(found, default=_TOLERANCES[dtypes.float64] if a.dtype.kind == "f" else (0.0, 0.0))
     x, y = _wide(a), _wide(b)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -86,9 +86,7 @@ def test_the_order_of_keys_is_kept():
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (5,), (2, 3, 4)], ids=str)
 def test_tensors_come_back_bit_for_bit(dtype, shape):
     raw = np.random.default_rng(0).integers(0, 256, (*shape, dtype.itemsize), dtype=np.uint8)
-    array = (
-        (raw % 2 if dtype == dtypes.bool_ else raw).view(dtype).reshape(shape)
-    )  # NaNs with payloads among them
+    array = (raw % 2 if dtype == dtypes.bool_ else raw).view(dtype).reshape(shape)  # NaNs with payloads among them
     found = through({"x": shared.Tensor(array.copy())})["x"]
     assert type(found) is shared.Tensor and found.dtype == dtype and found.shape == shape
     assert bits(found) == bits(array) and not found.requires_grad and found.array.flags.writeable
@@ -148,12 +146,7 @@ def test_a_tied_model_keeps_its_tie_through_its_state_dict():
 
 
 json_like = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
@@ -181,9 +174,7 @@ def test_names_in_the_file_are_those_of_a_state_dict(tmp_path):
 
 
 def test_names_that_would_clash_are_told_apart():
-    found = through(
-        {"a.b": shared.zeros(1), "a": {"b": shared.ones(1), 0: shared.ones(2)}, "a.0": shared.ones(3)}
-    )
+    found = through({"a.b": shared.zeros(1), "a": {"b": shared.ones(1), 0: shared.ones(2)}, "a.0": shared.ones(3)})
     assert found["a.b"].item() == 0 and found["a"]["b"].item() == 1
     assert len(found["a"][0]) == 2 and len(found["a.0"]) == 3
 
@@ -461,9 +452,7 @@ def test_a_symbolic_link_stays_one(tmp_path):
 
 
 def test_what_killed_saves_left_is_removed_in_time(tmp_path):
-    old, fresh, other = (
-        tmp_path / name for name in (".x.0123abcd.tmp", ".x.4567abcd.tmp", ".y.0123abcd.tmp")
-    )
+    old, fresh, other = (tmp_path / name for name in (".x.0123abcd.tmp", ".x.4567abcd.tmp", ".y.0123abcd.tmp"))
     for path in (old, fresh, other):
         path.write_bytes(b"half")
     for path in (old, other):
@@ -485,7 +474,8 @@ KILLED = textwrap.dedent(
     size = 500_000
 
     def state(n):
-        return {"n": n, "w": shared.Tensor(np.full(size, n, np.int32)), "v": [shared.Tensor(np.full(size, n, np.float32))]}
+        w, v = (shared.Tensor(np.full(size, n, dtype)) for dtype in (np.int32, np.float32))
+        return {"n": n, "w": w, "v": [v]}
 
     def die(*args):
         os.kill(os.getpid(), signal.SIGKILL)

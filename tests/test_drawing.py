@@ -94,8 +94,7 @@ def test_the_same_graph_gives_the_same_bytes_in_another_process():
         "print(draw_graph((x * x).exp().sum(), {'x': x}, engine='matplotlib'), end='')"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in "ab"
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
     ]
     assert runs[0] == runs[1] and runs[0].startswith("<svg")
 
@@ -120,14 +119,10 @@ def tangle(depth):
 
 
 @pytest.mark.parametrize("direction", ["LR", "TB"])
-@pytest.mark.parametrize(
-    "tensor", [small()["L"], tangle(1), tangle(5)], ids=["small", "one block", "five blocks"]
-)
+@pytest.mark.parametrize("tensor", [small()["L"], tangle(1), tangle(5)], ids=["small", "one block", "five blocks"])
 def test_boxes_do_not_overlap_and_edges_go_forward(tensor, direction, monkeypatch):
     placed = {}
-    monkeypatch.setattr(
-        drawing, "_draw", lambda graph, chains, centres, sizes, way: placed.update(locals()) or "<svg>"
-    )
+    monkeypatch.setattr(drawing, "_draw", lambda graph, chains, centres, sizes, way: placed.update(locals()) or "<svg>")
     draw(tensor, direction=direction)
     boxes = [p for p in placed["centres"] if isinstance(p, int)]
     assert len(boxes) == len(placed["graph"].boxes)

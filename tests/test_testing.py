@@ -88,9 +88,7 @@ def test_the_message_names_input_and_output_and_gives_both_numbers():
 
 def test_the_full_check_names_the_entry():
     a = x(2, 3)
-    with pytest.raises(
-        AssertionError, match=r"wrong in 1 of 36 entries.*d output\[1, 2\] / d input\[1, 2\]"
-    ) as e:
+    with pytest.raises(AssertionError, match=r"wrong in 1 of 36 entries.*d output\[1, 2\] / d input\[1, 2\]") as e:
         gradcheck(lambda a: Square(0.5, (1, 2))(a), a, fast=False)
     assert f"give {2 * a[1, 2].item():.6g}"[:10] in str(e.value)
     assert f"gives {3 * a[1, 2].item():.6g}"[:10] in str(e.value)
@@ -122,9 +120,7 @@ KINKS = {
 def test_a_point_without_derivative_is_refused(case, fast):
     fn, values = KINKS[case]
     a = shared.tensor(values, dtype=shared.float64, requires_grad=True)
-    with pytest.raises(
-        ValueError, match="not differentiable here with respect to input 0: the slope from the left"
-    ):
+    with pytest.raises(ValueError, match="not differentiable here with respect to input 0: the slope from the left"):
         gradcheck(fn, a, fast=fast)
 
 

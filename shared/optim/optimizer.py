@@ -76,9 +76,7 @@ class Optimizer:
         _normalise_params(param_group)
         for name, default in self.defaults.items():
             if default is required and name not in param_group:
-                raise ValueError(
-                    f"parameter group didn't specify a value of required optimization parameter {name}"
-                )
+                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
             param_group.setdefault(name, default)
         self._check_not_optimized_yet(param_group)
         self.param_groups.append(param_group)
@@ -155,8 +153,7 @@ class Optimizer:
         for param in chain.from_iterable(group["params"] for group in self.param_groups):
             numbers.setdefault(id(param), len(numbers))
         groups = [
-            {k: v for k, v in group.items() if k != "params"}
-            | {"params": [numbers[id(p)] for p in group["params"]]}
+            {k: v for k, v in group.items() if k != "params"} | {"params": [numbers[id(p)] for p in group["params"]]}
             for group in self.param_groups
         ]
         state = {numbers[id(k)] if isinstance(k, Tensor) else k: v for k, v in self.state.items() if v}
@@ -171,7 +168,8 @@ class Optimizer:
         groups, saved = self.param_groups, deepcopy(state_dict["param_groups"])
         if len(groups) != len(saved):
             raise ValueError(
-                f"loaded state dict has a different number of parameter groups: {len(saved)}, the optimizer {len(groups)}"
+                f"loaded state dict has a different number of parameter groups: {len(saved)}, the optimizer "
+                f"{len(groups)}"
             )
         for i, (group, new) in enumerate(zip(groups, saved, strict=True)):
             if len(group["params"]) != len(new["params"]):
@@ -236,15 +234,11 @@ def _normalise_params(param_group: dict[str, Any]) -> None:
     names = [p[0] for p in params if isinstance(p, tuple)]
     if names:
         if len(names) != len(params):
-            raise ValueError(
-                "all optimizer params should be with/without names. Some param names are missing"
-            )
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
         params, param_group["param_names"] = [p[1] for p in params], names
     for param in params:
         if not isinstance(param, Tensor):
-            raise TypeError(
-                f"optimizer can only optimize Tensors, but one of the params is {type(param).__name__}"
-            )
+            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(param).__name__}")
         if not param.is_leaf and not param.retains_grad:
             raise ValueError("can't optimize a non-leaf Tensor")
     param_group["params"] = params
@@ -265,9 +259,7 @@ def _fit_state(value: Any, param: Tensor, number: int, key: Any = None) -> Any:
             f"loaded state {key!r} of parameter {number} has shape {tuple(value.shape)}, but the parameter has "
             f"{tuple(param.shape)}: the state dict belongs to another model, or the parameters are in another order"
         )
-    return value.detach().to(
-        device=param.device, dtype=param.dtype if param.is_floating_point() else None, copy=True
-    )
+    return value.detach().to(device=param.device, dtype=param.dtype if param.is_floating_point() else None, copy=True)
 
 
 # ---------------------------------------------------------------- for the optimizers
@@ -294,8 +286,8 @@ def state_array(state: dict[str, Any], name: str, param: Tensor, fill: float = 0
     elif found.dtype != param.dtype or found.shape != param.shape or found.device != param.device:
         raise RuntimeError(
             f"the optimizer's {name!r} is {found.dtype} {tuple(found.shape)} on {found.device}, but its parameter is "
-            f"{param.dtype} {tuple(param.shape)} on {param.device} by now. Move or cast the model before the first step, "
-            f"or make a new optimizer and load_state_dict() the old one's state into it"
+            f"{param.dtype} {tuple(param.shape)} on {param.device} by now. Move or cast the model before the first "
+            f"step, or make a new optimizer and load_state_dict() the old one's state into it"
         )
     return found.array
 

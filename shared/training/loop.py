@@ -180,8 +180,8 @@ def check_finite(loss: Tensor, epoch: int, batch: int) -> None:
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(
-            f"the loss is {value} in epoch {epoch}, batch {batch}. Lower the learning rate, clip the gradients, or look "
-            f"for NaN in this batch; shared.autograd.detect_anomaly() names the op that makes one"
+            f"the loss is {value} in epoch {epoch}, batch {batch}. Lower the learning rate, clip the gradients, or "
+            f"look for NaN in this batch; shared.autograd.detect_anomaly() names the op that makes one"
         )
 
 

@@ -28,9 +28,7 @@ CASES = [
         if not options["nesterov"] or (options["momentum"] and not options["dampening"])
     ),
     *_all("Adam", lr=[0.05], weight_decay=[0, 0.1], amsgrad=[False, True], maximize=[False, True]),
-    *_all(
-        "Adam", lr=[0.05], betas=[(0.5, 0.9)], eps=[1e-2], decoupled_weight_decay=[True], weight_decay=[0.1]
-    ),
+    *_all("Adam", lr=[0.05], betas=[(0.5, 0.9)], eps=[1e-2], decoupled_weight_decay=[True], weight_decay=[0.1]),
     *_all("AdamW", lr=[0.05], weight_decay=[0.01, 0.3], amsgrad=[False, True], maximize=[False, True]),
     *_all(
         "RMSprop",

@@ -68,9 +68,7 @@ def test_a_tied_parameter_is_updated_once():
     model(shared.ones(1, 2)).sum().backward()
     optimizer.step()
     assert len(optimizer.param_groups[0]["params"]) == 1
-    assert_close(
-        before - model.a.weight.numpy(force=True), 0.1 * model.a.weight.grad.numpy(), rtol=1e-5, atol=1e-6
-    )
+    assert_close(before - model.a.weight.numpy(force=True), 0.1 * model.a.weight.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_scalar_parameter_is_changed_in_place():
@@ -369,9 +367,7 @@ def test_a_state_of_another_shape_is_refused_by_name():
     optimizer = Adam([with_grad(1.0)])
     optimizer.step()
     other = Adam([leaf(1.0, 2.0)])
-    with pytest.raises(
-        ValueError, match=r"'exp_avg' of parameter 0 has shape \(1,\), but the parameter has \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"'exp_avg' of parameter 0 has shape \(1,\), but the parameter has \(2,\)"):
         other.load_state_dict(optimizer.state_dict())
     assert not other.state
 
@@ -405,9 +401,7 @@ def test_a_cast_after_the_first_step_is_an_error_that_says_what_to_do():
     optimizer.zero_grad()
     layer.double()
     layer(shared.ones(1, 2, dtype=shared.float64)).sum().backward()
-    with pytest.raises(
-        RuntimeError, match="'exp_avg' is float32 .* its parameter is float64 .* before the first step"
-    ):
+    with pytest.raises(RuntimeError, match="'exp_avg' is float32 .* its parameter is float64 .* before the first step"):
         optimizer.step()
 
 

@@ -140,10 +140,7 @@ def test_a_loaded_schedule_goes_on_as_if_never_interrupted(name):
 def test_a_schedule_started_at_last_epoch_is_pytorchs(name):
     params = [shared.zeros(1, requires_grad=True) for _ in STARTING_RATES]
     optimizer = shared.optim.SGD(
-        [
-            {"params": [p], "lr": lr / 2, "initial_lr": lr}
-            for p, lr in zip(params, STARTING_RATES, strict=True)
-        ]
+        [{"params": [p], "lr": lr / 2, "initial_lr": lr} for p, lr in zip(params, STARTING_RATES, strict=True)]
     )
     scheduler, found = SCHEDULES[name](shared.optim.lr_scheduler, optimizer, last_epoch=4), []
     for _ in range(STEPS):
