@@ -116,6 +116,8 @@ class Function:
             self.edges = edges
             self.shape, self.dtype = output.array.shape, output.array.dtype
             if self.saved:
+                if output.array is not result:  # NumPy gave a bare number: saved, it must be known as the output
+                    self.saved = tuple([output.array if a is result else a for a in self.saved])
                 self.origins = self._origins_of_saved(inputs, output)
             if modes.anomaly:
                 self.trace = traceback.format_stack()[:-1]
@@ -502,7 +504,7 @@ def register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Re
 
 def retain_grad(tensor: Tensor) -> None:
     """Makes a tensor that is no leaf keep its gradient in `.grad`."""
-    if tensor._fn is None or getattr(tensor, "_retains_grad", False):
+    if tensor._fn is None or tensor._retains_grad:
         if not tensor._requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         return

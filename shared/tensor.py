@@ -53,6 +53,7 @@ class Tensor:
     _base: Tensor | None = None  # the tensor whose memory it shares, if it is a view
     _base_fn: Function | None = None  # the history the base had when the view was taken
     _hooks: list[Callable] | None = None
+    _retains_grad: bool = False
 
     __array_priority__ = 1000  # NumPy leaves `array * tensor` to Tensor.__rmul__
 
@@ -289,7 +290,7 @@ class Tensor:
 
     @property
     def retains_grad(self) -> Flag:
-        return self.__dict__.get("_retains_grad", False)
+        return self._retains_grad
 
     # ---------------------------------------------------------------- dtype and device
 

@@ -42,6 +42,8 @@ class Device:
     """
 
     __slots__ = ("type", "index")
+    type: str
+    index: int | None
 
     def __init__(self, device: str | Device, index: int | None = None):
         if isinstance(device, Device):
