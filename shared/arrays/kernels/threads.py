@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 
-import numba
-from numba.core import config
-from threadpoolctl import threadpool_info
+# OpenMP where the system has it; Numba's own pool elsewhere (one caller at a time). Read when Numba is imported.
+os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp workqueue tbb")
 
-# OpenMP where the system has it; Numba's own pool elsewhere (one caller at a time).
-config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
+import numba  # noqa: E402
+from threadpoolctl import threadpool_info  # noqa: E402
 
 CHUNK = 16384  # elements a thread takes at a time: 64 KB of float32 per array, which fits the second-level cache
 PARALLEL_FROM = 4 * CHUNK  # below, starting threads costs more than it saves
 
 
 def match_blas() -> int:
-    """Gives Numba the number of threads BLAS has; returns it."""
+    """Gives Numba the number of threads BLAS has ($NUMBA_NUM_THREADS if set); returns it."""
+    most = numba.get_num_threads()
     counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    wanted = int(os.environ.get("NUMBA_NUM_THREADS", 0)) or (min(counts) if counts else 1)
-    threads = max(1, min(wanted, config.NUMBA_NUM_THREADS))
+    wanted = most if "NUMBA_NUM_THREADS" in os.environ or not counts else min(counts)
+    threads = max(1, min(wanted, most))
     numba.set_num_threads(threads)
     return threads
