@@ -20,7 +20,7 @@ from numpy import dtype
 # own arithmetic (the module filter), and go on working for everybody else's.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"shared\.")
 
-import shared.tensor
+from shared.tensor import Size, Tensor  # isort: skip  (ties the knot with ops, see its last lines)
 from shared import autograd
 from shared.arrays.device import Device as device
 from shared.arrays.device import synchronize
@@ -54,8 +54,8 @@ from shared.autograd import (
     set_grad_enabled,
 )
 from shared.ops import *
+from shared.ops import tensor  # after the module of that name
 from shared.printing import set_printoptions
-from shared.tensor import Size, Tensor
 
 __version__ = "0.1.0"
 
