@@ -161,6 +161,20 @@ def speed_table(root: Path) -> str:
     return "\n\n".join(parts)
 
 
+def cost_table(root: Path) -> str:
+    """What running each sprint takes: course/cost.json, as `python -m course.cost` measured it."""
+    path = root / "course" / "cost.json"
+    if not path.exists():
+        return "Not measured yet: `python -m course.cost` does it."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    rows = ["| Sprint | Notebooks | Milestone tests | Peak memory |", "|---|---:|---:|---:|"]
+    for row in report["sprints"]:
+        seconds = f"{row['notebooks_seconds']:.0f} s | {row['tests_seconds']:.0f} s"
+        rows.append(f"| {row['sprint']} | {seconds} | {row['peak_mb']:.0f} MB |")
+    origin = f"{report['machine']}; {report['threads']} threads; Python {report['python']}; {report['date']}."
+    return "\n".join([*rows, "", f"{origin} Every process of a sprint counts for itself: the largest is shown."])
+
+
 def milliseconds(value: float | None) -> str:
     """A time in the unit that reads best.
 
@@ -300,7 +314,12 @@ def generate(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
             milestones=lambda sprint=sprint: milestone_table(sprint),
             retrospective=lambda sprint=sprint: retrospective(sprint),
         )
-    parts(root / "README.md", sprints=lambda: sprint_table(sprints), speed=lambda: speed_table(root))
+    parts(
+        root / "README.md",
+        sprints=lambda: sprint_table(sprints),
+        cost=lambda: cost_table(root),
+        speed=lambda: speed_table(root),
+    )
     parts(root / "sprints" / "README.md", map=lambda: course_map(sprints))
     page(root / "MILESTONES.md", milestones_page)
     page(root / "progress" / "skills.md", skills_page)

@@ -138,3 +138,12 @@ def test_the_speed_table_shows_what_was_measured(repository: Path) -> None:
 
 def test_the_committed_pages_of_this_repository_are_fresh() -> None:
     assert docs.stale(ROOT) == []
+
+
+def test_the_cost_table_shows_what_was_measured(repository: Path) -> None:
+    assert "Not measured yet" in docs.cost_table(repository)
+    row = {"sprint": "01 First things", "notebooks_seconds": 12.3, "tests_seconds": 4.4, "peak_mb": 345}
+    report = {"machine": "M", "threads": 2, "python": "3.11.7", "date": "2026-01-02", "sprints": [row]}
+    (repository / "course").mkdir()
+    (repository / "course" / "cost.json").write_text(json.dumps(report))
+    assert "| 01 First things | 12 s | 4 s | 345 MB |" in docs.cost_table(repository)
