@@ -316,7 +316,7 @@ _FONT, _LINE, _PAD = 10.0, 13.0, 8.0  # text size, line distance and a box's inn
 
 
 def _box_size(box: _Box) -> tuple[float, float]:
-    """Width and height of a box around its text, in points."""
+    """Width and height of a box around its text."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
@@ -330,7 +330,15 @@ def _box_size(box: _Box) -> tuple[float, float]:
 
 
 def _render_with_matplotlib(graph: _Graph, layers: dict[int, int], direction: str) -> str:
-    """Places the boxes, then draws them and the edges into an SVG of just their size."""
+    """Places the boxes, then draws them and the edges, in the same way whatever style is in use."""
+    from matplotlib import rc_context, style
+
+    with style.context("default"), rc_context({"svg.hashsalt": "shared.drawing", "svg.fonttype": "path"}):
+        return _draw(graph, *_place(graph, layers, direction), direction)
+
+
+def _place(graph: _Graph, layers: dict[int, int], direction: str) -> tuple[Any, Any, Any]:
+    """The chains of the edges, and the middle and the size of every place, in points."""
     chains = _chains(graph, layers)
     rows = _order(chains, layers)
     sizes: dict[Any, tuple[float, float]] = {i: _box_size(box) for i, box in enumerate(graph.boxes)}
@@ -347,7 +355,7 @@ def _render_with_matplotlib(graph: _Graph, layers: dict[int, int], direction: st
             if not isinstance(place, int):  # an edge runs straight past the boxes of this layer
                 sizes[place] = (depth, 0.0) if direction == "LR" else (0.0, depth)
         edge += depth + 30.0
-    return _draw(graph, chains, centres, sizes, direction)
+    return chains, centres, sizes
 
 
 def _draw(
@@ -357,14 +365,14 @@ def _draw(
     sizes: Mapping[Any, tuple[float, float]],
     direction: str,
 ) -> str:
-    import matplotlib
+    """An SVG of just the size that the boxes and edges need."""
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
     corners = [(x - w / 2, x + w / 2, y - h / 2, y + h / 2) for (x, y), (w, h) in _placed(centres, sizes)]
     left, right = min(c[0] for c in corners) - 6, max(c[1] for c in corners) + 6
     low, high = min(c[2] for c in corners) - 6, max(c[3] for c in corners) + 6
-    figure = Figure(figsize=((right - left) / 72, (high - low) / 72), layout="none")  # whatever the style says
+    figure = Figure(figsize=((right - left) / 72, (high - low) / 72))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(low, high))
     axes.set_axis_off()
     for chain in chains:
@@ -381,8 +389,7 @@ def _draw(
             place = y + h / 2 - 0.6 * _PAD - (k + 0.5) * _LINE
             axes.text(x, place, text, size=_FONT, weight=weight, ha="center", va="center_baseline", parse_math=False)
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "shared.drawing", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 

@@ -99,6 +99,16 @@ def test_the_same_graph_gives_the_same_bytes_in_another_process():
     assert runs[0] == runs[1] and runs[0].startswith("<svg")
 
 
+def test_the_style_in_use_does_not_change_it():
+    import matplotlib
+
+    tensors = small()
+    before = draw(tensors["L"], tensors)
+    with matplotlib.rc_context({"font.size": 30, "figure.constrained_layout.use": True, "text.color": "red"}):
+        assert draw(tensors["L"], tensors) == before
+        assert matplotlib.rcParams["font.size"] == 30
+
+
 def test_notebooks_show_it_and_it_can_be_saved(tmp_path):
     picture = draw(small()["L"])
     assert picture._repr_svg_() == str(picture)

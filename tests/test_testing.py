@@ -107,6 +107,10 @@ def test_a_module_is_checked_through_its_own_parameters():
     assert gradcheck(lambda data, w, b: layer(data), (x(4, 3), layer.weight, layer.bias))
 
 
+def test_the_checks_are_reachable_under_pytorchs_names():
+    assert shared.autograd.gradcheck is gradcheck and shared.autograd.gradgradcheck is gradgradcheck
+
+
 KINKS = {
     "relu at 0": (lambda a: a.relu(), [1.0, 0.0, -1.0]),
     "abs at 0": (lambda a: a.abs(), [1.0, 0.0]),
