@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib as _importlib
 import math as _math
 import warnings as _warnings
-from types import ModuleType as _ModuleType
+from typing import Any as _Any
 
 from numpy import dtype
 
@@ -83,8 +83,10 @@ def numel(input: Tensor) -> int:  # type: ignore[valid-type]
     return input.numel()
 
 
-def __getattr__(name: str) -> _ModuleType:
+def __getattr__(name: str) -> _Any:
     """The rooms of the upper floors, opened when first entered: `shared.nn` needs no import of its own."""
+    if name in ("save", "load"):
+        return getattr(_importlib.import_module("shared.checkpoint"), name)
     if name in _ROOMS:
         return _importlib.import_module(f"shared.{name}")
     raise AttributeError(f"module 'shared' has no attribute {name!r}")

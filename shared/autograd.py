@@ -11,6 +11,7 @@ Source: Baydin et al., "Automatic Differentiation in Machine Learning: a Survey"
 from __future__ import annotations
 
 import heapq
+import importlib
 import itertools
 import operator
 import traceback
@@ -561,3 +562,10 @@ def checkpoint(function: Callable[..., Tensor], *args: Any, use_reentrant: bool 
     anchor = Tensor(xp(tensors[0].array if tensors else None).empty(0, dtype="float32"))
     anchor._requires_grad = True  # parameters inside need gradients even where no argument does
     return Checkpoint(function, args)(*tensors, anchor)
+
+
+def __getattr__(name: str) -> Any:
+    """`gradcheck` and `gradgradcheck` under PyTorch's name; they live upstairs, in `shared.testing`."""
+    if name in ("gradcheck", "gradgradcheck"):
+        return getattr(importlib.import_module("shared.testing"), name)
+    raise AttributeError(f"module 'shared.autograd' has no attribute {name!r}")

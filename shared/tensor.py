@@ -310,6 +310,10 @@ class Tensor:
     def type_as(self, other: Tensor) -> Tensor:
         return ops.to(self, other.device, other.dtype)
 
+    def type(self, dtype: Any = None) -> Any:
+        """The tensor in `dtype`; without one, the name of its dtype."""
+        return self.array.dtype.name if dtype is None else ops.cast(self, dtype)
+
     def cpu(self) -> Tensor:
         return ops.to(self, "cpu")
 
@@ -731,6 +735,18 @@ class Tensor:
 
     def triu(self, diagonal: int = 0) -> Tensor:
         return ops.triu(self, diagonal)
+
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        return ops.diagonal(self, offset, dim1, dim2)
+
+    def diag(self, diagonal: int = 0) -> Tensor:
+        return ops.diag(self, diagonal)
+
+    def trace(self) -> Tensor:
+        return ops.trace(self)
+
+    def ravel(self) -> Tensor:
+        return ops.reshape(self, -1)
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         return ops.narrow(self, dim, start, length)

@@ -26,6 +26,7 @@ from shared.ops.creation import (
     arange,
     as_tensor,
     bernoulli,
+    bincount,
     empty,
     empty_like,
     eye,
@@ -52,6 +53,7 @@ from shared.ops.creation import (
     zeros,
     zeros_like,
 )
+from shared.ops.diagonal import diag, diagonal, trace, tril, triu
 from shared.ops.elementwise import abs_ as abs
 from shared.ops.elementwise import (
     ceil,
@@ -102,7 +104,8 @@ from shared.ops.index import (
     unique,
 )
 from shared.ops.inplace import assign, copy_
-from shared.ops.matmul import bmm, dot, einsum, linear, matmul, mm, mv, outer
+from shared.ops.join import cat, chunk, hstack, narrow, select, split, stack, unbind, vstack
+from shared.ops.matmul import addmm, bmm, dot, einsum, linear, matmul, mm, mv, outer
 from shared.ops.operands import cast, clone, sizes_of
 from shared.ops.reduce import (
     all,
@@ -127,33 +130,30 @@ from shared.ops.reduce import (
 )
 from shared.ops.shape import (
     broadcast_to,
-    cat,
-    chunk,
     contiguous,
     expand,
     flatten,
     flip,
     movedim,
-    narrow,
     pad,
     permute,
     repeat,
     repeat_interleave,
     reshape,
     roll,
-    select,
-    split,
     squeeze,
-    stack,
     t,
     tile,
     transpose,
-    tril,
-    triu,
-    unbind,
     unflatten,
     unsqueeze,
     view,
 )
+
+# The same operations under PyTorch's second names.
+absolute, clip, concat, concatenate = abs, clamp, cat, cat
+multiply, subtract, divide, true_divide = mul, sub, div, div
+swapaxes = swapdims = transpose
+moveaxis = movedim
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -205,8 +205,18 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise RuntimeError("one_hot: cannot infer the number of classes from an empty tensor")
         num_classes = largest + 1
     if largest >= num_classes:
-        raise RuntimeError(f"one_hot: Class values must be smaller than num_classes ({num_classes}), but got {largest}.")
+        raise RuntimeError(
+            f"one_hot: Class values must be smaller than num_classes ({num_classes}), but got {largest}."
+        )
     return Tensor((classes[..., None] == xp(classes).arange(num_classes)).astype(dtypes.int64))
+
+
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often (or with what total weight) each of 0, 1, 2, … occurs in a vector of integers."""
+    if input.array.ndim != 1 or (input.array.size and int(input.array.min()) < 0):
+        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+    counts = xp(input.array).bincount(input.array, None if weights is None else weights.array, minlength)
+    return Tensor(counts if weights is None else counts.astype(weights.array.dtype))
 
 
 def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
@@ -375,4 +385,3 @@ class Move(Function):
 
     def backward(self, grad):
         return devices.to_device(grad, self.home)
-

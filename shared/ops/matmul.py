@@ -88,8 +88,10 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     inner = b.array.shape[-2] if b.array.ndim > 1 else b.array.shape[0]
     if a.array.shape[-1] != inner:
         raise _mismatch(
-            "matmul", a, b, f"the last size of the first ({a.array.shape[-1]}) must equal the last but one of the "
-            f"second ({inner})"
+            "matmul",
+            a,
+            b,
+            f"the last size of the first ({a.array.shape[-1]}) must equal the last but one of the second ({inner})",
         )
     row, column = a.array.ndim == 1, b.array.ndim == 1
     a = a.unsqueeze(0) if row else a
@@ -105,6 +107,12 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     if input.array.ndim != 2 or mat2.array.ndim != 2:
         raise _mismatch("mm", input, mat2, "both must be matrices (2 dimensions)")
     return matmul(input, mat2)
+
+
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta · input + alpha · mat1 @ mat2."""
+    product = mm(mat1, mat2)
+    return (input if beta == 1 else input * beta) + (product if alpha == 1 else product * alpha)
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -257,4 +265,3 @@ def _contract(term_a: str, a: Tensor, term_b: str, b: Tensor, needed: set[str]) 
 
     product = matmul(joined(a, batch, only_a, summed), joined(b, batch, summed, only_b))
     return "".join(batch + only_a + only_b), product.reshape([size.get(c, 1) for c in batch + only_a + only_b])
-

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import index
-from shared.ops.operands import cast, clone, normalize_dim, sizes_of
+from shared.ops.operands import clone, normalize_dim, sizes_of
 from shared.tensor import Tensor
 
 
@@ -109,48 +108,6 @@ class Roll(Function):
         return xp(grad).roll(grad, back if self.dims is not None else back[0], self.dims)
 
 
-class Cat(Function):
-    """Tensors joined along a dimension"""
-
-    twice = True
-
-    def __init__(self, dim: int):
-        self.dim = dim
-
-    def forward(self, *arrays):
-        self.ends = [0]
-        for a in arrays:
-            self.ends.append(self.ends[-1] + a.shape[self.dim])
-        return xp(arrays[0]).concatenate(arrays, axis=self.dim)
-
-    def backward(self, grad):
-        before = (slice(None),) * self.dim
-        return tuple(
-            grad[(*before, slice(start, end))] for start, end in zip(self.ends, self.ends[1:], strict=False)
-        )
-
-
-class Tri(Function):
-    """The lower or upper triangle of the last two dimensions, zeros elsewhere"""
-
-    twice = True
-
-    def __init__(self, function: str, diagonal: int):
-        self.function, self.diagonal = function, diagonal
-
-    def forward(self, x):
-        return getattr(xp(x), self.function)(x, self.diagonal)
-
-    def backward(self, grad):
-        if isinstance(grad, Tensor):
-            return Tri(self.function, self.diagonal)(grad)
-        return getattr(xp(grad), self.function)(grad, self.diagonal)
-
-    @property
-    def name(self) -> str:
-        return self.function.capitalize()
-
-
 class Pad(Function):
     """Constant values added at the edges"""
 
@@ -187,7 +144,9 @@ def infer_size(size: tuple[int, ...], total: int) -> tuple[int, ...]:
         raise RuntimeError(f"invalid shape dimension in {list(size)}")
     if -1 in size:
         if known == 0:
-            raise RuntimeError(f"cannot reshape tensor of {total} elements into shape {list(size)}: the size -1 is ambiguous")
+            raise RuntimeError(
+                f"cannot reshape tensor of {total} elements into shape {list(size)}: the size -1 is ambiguous"
+            )
         filled = tuple(total // known if n == -1 else n for n in size)
     else:
         filled = size
@@ -296,7 +255,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     size = input.array.shape
     extra = len(wanted) - len(size)
     if extra < 0:
-        raise RuntimeError(f"expand: the number of sizes ({len(wanted)}) is below the tensor's dimensions ({len(size)})")
+        raise RuntimeError(
+            f"expand: the number of sizes ({len(wanted)}) is below the tensor's dimensions ({len(size)})"
+        )
     if -1 in wanted[:extra]:
         raise RuntimeError(f"expand: -1 is not allowed for a new, leading dimension: {list(wanted)}")
     full = wanted[:extra] + tuple(m if n == -1 else n for n, m in zip(wanted[extra:], size, strict=True))
@@ -355,101 +316,6 @@ def contiguous(input: Tensor) -> Tensor:
     return input if input.array.flags.c_contiguous else Contiguous()(input)
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors joined along an existing dimension; all other sizes must be the same.
-
-    >>> import shared
-    >>> shared.cat([shared.zeros(1, 2), shared.ones(2, 2)]).shape
-    Size([3, 2])
-    """
-    tensors = list(tensors)
-    if not tensors:
-        raise RuntimeError("cat: expected a non-empty list of Tensors")
-    for i, x in enumerate(tensors):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"cat: expected Tensors, but element {i} is {type(x).__name__}")
-        if not x.array.ndim:
-            raise RuntimeError(f"zero-dimensional tensor (at position {i}) cannot be concatenated; use stack")
-    dim = normalize_dim(dim, max(x.array.ndim for x in tensors))
-    kept = [x for x in tensors if x.array.shape != (0,)] or tensors[:1]  # PyTorch lets shape (0,) join anything
-    first = kept[0].array.shape
-    for i, x in enumerate(kept):
-        size = x.array.shape
-        if size[:dim] + size[dim + 1 :] != first[:dim] + first[dim + 1 :]:
-            raise RuntimeError(
-                f"cat: sizes of tensors must match except in dimension {dim}. Expected {list(first)}, but got "
-                f"{list(size)} for tensor number {i} in the list"
-            )
-    target = dtypes.result_type(*[x.array for x in tensors])
-    none = (*first[:dim], 0, *first[dim + 1 :])
-    return Cat(dim)(*[cast(x if x.array.ndim == len(first) else reshape(x, none), target) for x in tensors])
-
-
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape joined along a new dimension."""
-    tensors = list(tensors)
-    if not tensors:
-        raise RuntimeError("stack expects a non-empty TensorList")
-    for i, x in enumerate(tensors):
-        if x.array.shape != tensors[0].array.shape:
-            raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(tensors[0].array.shape)} at entry 0 and "
-                f"{list(x.array.shape)} at entry {i}"
-            )
-    return cat([unsqueeze(x, dim) for x in tensors], dim)
-
-
-def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of consecutive pieces along `dim`: of one size (the last may be smaller), or of the given sizes."""
-    dim = normalize_dim(dim, input.array.ndim)
-    n = input.array.shape[dim]
-    if isinstance(split_size_or_sections, int):
-        step = split_size_or_sections
-        if step <= 0 and n:
-            raise RuntimeError(f"split expects split_size be positive, but got split_size={step}")
-        sections = [min(step, n - start) for start in range(0, n, step)] if n else [0]
-    else:
-        sections = list(split_size_or_sections)
-        if sum(sections) != n:
-            raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {dim}), "
-                f"but got split_sizes={sections}"
-            )
-    starts = [sum(sections[:i]) for i in range(len(sections))]
-    return tuple(narrow(input, dim, start, length) for start, length in zip(starts, sections, strict=True))
-
-
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most `chunks` views of equal size along `dim`, the last one perhaps smaller."""
-    if chunks <= 0:
-        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    n = input.array.shape[normalize_dim(dim, input.array.ndim)]
-    return split(input, max(-(-n // chunks), 1), dim)
-
-
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """The view of `length` elements from `start` along `dim`."""
-    dim = normalize_dim(dim, input.array.ndim)
-    n = input.array.shape[dim]
-    if start < 0:
-        start += n
-    if not (0 <= start and length >= 0 and start + length <= n):
-        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
-    return index.getitem(input, (slice(None),) * dim + (slice(start, start + length),))
-
-
-def select(input: Tensor, dim: int, index_: int) -> Tensor:
-    """The view at one position along `dim`, without that dimension."""
-    dim = normalize_dim(dim, input.array.ndim)
-    return index.getitem(input, (slice(None),) * dim + (int(index_),))
-
-
-def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """The views along `dim`, one per position, without that dimension."""
-    dim = normalize_dim(dim, input.array.ndim)
-    return tuple(select(input, dim, i) for i in range(input.array.shape[dim]))
-
-
 def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     """The order along `dims` reversed; copied."""
     ndim = input.array.ndim
@@ -467,23 +333,6 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     return Roll(given, along)(input)
 
 
-def tril(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The lower triangle of the last two dimensions, up to `diagonal` above the main one; zeros elsewhere."""
-    _require_matrix("tril", input)
-    return Tri("tril", diagonal)(input)
-
-
-def triu(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The upper triangle of the last two dimensions, from `diagonal` above the main one; zeros elsewhere."""
-    _require_matrix("triu", input)
-    return Tri("triu", diagonal)(input)
-
-
-def _require_matrix(name: str, input: Tensor) -> None:
-    if input.array.ndim < 2:
-        raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions, but it has {input.array.ndim}")
-
-
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Values added at the edges: `pad` = (left, right) of the last dimension, then of the one before, …
 
@@ -495,12 +344,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise RuntimeError(
             f"pad: expected an even number of at most {2 * ndim} widths for a tensor of {ndim} dimensions, but got {widths}"
         )
-    pairs = [(0, 0)] * (ndim - len(widths) // 2) + [
-        (widths[i], widths[i + 1]) for i in range(len(widths) - 2, -1, -2)
-    ]
-    cut = tuple(
-        slice(max(-low, 0), n - max(-high, 0)) for (low, high), n in zip(pairs, input.array.shape, strict=True)
-    )
+    pairs = [(0, 0)] * (ndim - len(widths) // 2) + [(widths[i], widths[i + 1]) for i in range(len(widths) - 2, -1, -2)]
+    cut = tuple(slice(max(-low, 0), n - max(-high, 0)) for (low, high), n in zip(pairs, input.array.shape, strict=True))
     if any(low < 0 or high < 0 for low, high in pairs):
         input = index.getitem(input, cut)
     pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
@@ -513,7 +358,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         if low or high:
             n = input.array.shape[dim]
             if mode != "replicate" and max(low, high) > n - (mode == "reflect"):
-                raise RuntimeError(f"pad: width {max(low, high)} is too large for mode {mode!r} and size {n} of dim {dim}")
+                raise RuntimeError(
+                    f"pad: width {max(low, high)} is too large for mode {mode!r} and size {n} of dim {dim}"
+                )
             positions = xp(input.array).pad(xp(input.array).arange(n), (low, high), mode=modes[mode])
             input = index.index_select(input, dim, Tensor(positions))
     return input
