@@ -107,9 +107,7 @@ class Sequential(Module):
 
 def _expect_sequential(other: Any) -> None:
     if not isinstance(other, Sequential):
-        raise ValueError(
-            f"add operator supports only objects of Sequential class, but {type(other)} is given."
-        )
+        raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
 
 
 def _positive(times: Any, module: Module) -> int:
@@ -175,9 +173,7 @@ class ModuleList(Module):
 
     def extend(self, modules: Iterable[Module]) -> Self:
         if not isinstance(modules, Iterable):
-            raise TypeError(
-                f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}"
-            )
+            raise TypeError(f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}")
         for module in list(modules):
             self.append(module)
         return self
@@ -274,9 +270,7 @@ def _pairs(entries: Any, kind: str) -> list[tuple[str, Any]]:
     pairs = list(entries)
     for i, pair in enumerate(pairs):
         if not isinstance(pair, Iterable):
-            raise TypeError(
-                f"{kind} update sequence element #{i} should be Iterable; is {type(pair).__name__}"
-            )
+            raise TypeError(f"{kind} update sequence element #{i} should be Iterable; is {type(pair).__name__}")
         if len(pair) != 2:
             raise ValueError(f"{kind} update sequence element #{i} has length {len(pair)}; 2 is required")
     return pairs
@@ -332,9 +326,7 @@ class ParameterList(Module):
 
     def extend(self, values: Iterable[Any]) -> Self:
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
-            raise TypeError(
-                f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}"
-            )
+            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
         for value in list(values):
             self.append(value)
         return self

@@ -34,9 +34,7 @@ class Unflatten(Module):
         super().__init__()
         if not isinstance(dim, int):
             raise TypeError(f"Unflatten expects dim to be an int, but got {type(dim).__name__}")
-        if not isinstance(unflattened_size, tuple | list) or not all(
-            isinstance(n, int) for n in unflattened_size
-        ):
+        if not isinstance(unflattened_size, tuple | list) or not all(isinstance(n, int) for n in unflattened_size):
             raise TypeError(f"unflattened_size must be a tuple of ints, but found {unflattened_size!r}")
         self.dim, self.unflattened_size = dim, unflattened_size
 

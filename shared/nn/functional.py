@@ -108,9 +108,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return (x1 * x2).sum(dim) / lengths
 
 
-def pairwise_distance(
-    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
-) -> Tensor:
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """‖x1 − x2 + eps‖ₚ along the last dimension."""
     return norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
 
@@ -125,8 +123,6 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             "leading sizes "
             f"that are equal"
         )
-    rows = einsum(
-        "ni,kij,nj->nk", input1.reshape(-1, weight.shape[1]), weight, input2.reshape(-1, weight.shape[2])
-    )
+    rows = einsum("ni,kij,nj->nk", input1.reshape(-1, weight.shape[1]), weight, input2.reshape(-1, weight.shape[2]))
     out = rows.reshape(*input1.shape[:-1], weight.shape[0])
     return out if bias is None else out + bias

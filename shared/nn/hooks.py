@@ -167,7 +167,5 @@ class _BackwardWatch:
 def _replaced(changed: Any, old: tuple, who: str, what: str) -> tuple:
     changed = changed if isinstance(changed, tuple) else (changed,)
     if len(changed) != len(old):
-        raise RuntimeError(
-            f"{who} returned an invalid number of {what}, got {len(changed)}, but expected {len(old)}"
-        )
+        raise RuntimeError(f"{who} returned an invalid number of {what}, got {len(changed)}, but expected {len(old)}")
     return changed

@@ -75,11 +75,7 @@ class Module:
                 if name in group:
                     return group[name]
         kind = type(self).__name__
-        hint = (
-            ""
-            if "_parameters" in own
-            else f": {kind}.__init__ has to call super().__init__() before anything else"
-        )
+        hint = "" if "_parameters" in own else f": {kind}.__init__ has to call super().__init__() first"
         raise AttributeError(f"'{kind}' object has no attribute '{name}'{hint}", name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -96,15 +92,13 @@ class Module:
         elif name in own.get("_parameters", ()):
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as parameter '{name}' (nn.Parameter or None "
-                    "expected)"
+                    f"cannot assign '{_typename(value)}' as parameter '{name}' (nn.Parameter or None expected)"
                 )
             own["_parameters"][name] = None
         elif name in own.get("_modules", ()):
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as child module '{name}' (nn.Module or None "
-                    "expected)"
+                    f"cannot assign '{_typename(value)}' as child module '{name}' (nn.Module or None expected)"
                 )
             own["_modules"][name] = None
         elif name in own.get("_buffers", ()):
@@ -152,8 +146,7 @@ class Module:
         self._check_name(name, "parameter", self._parameters)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot assign '{_typename(param)}' object to parameter '{name}' (nn.Parameter or None "
-                "required)"
+                f"cannot assign '{_typename(param)}' object to parameter '{name}' (nn.Parameter or None required)"
             )
         if param is not None and param.grad_fn is not None:
             raise ValueError(
@@ -179,9 +172,7 @@ class Module:
             raise AttributeError("cannot assign buffer before Module.__init__() call")
         self._check_name(name, "buffer", self._buffers)
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (Tensor or None required)"
-            )
+            raise TypeError(f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (Tensor or None required)")
         self._buffers[name] = tensor
         if persistent:
             self._non_persistent_buffers_set.discard(name)
@@ -417,9 +408,7 @@ class Module:
     def _own_state(self) -> dict[str, Tensor]:
         """This module's parameters and persistent buffers, children not included."""
         buffers = ((k, v) for k, v in self._buffers.items() if k not in self._non_persistent_buffers_set)
-        return {
-            name: tensor for name, tensor in chain(self._parameters.items(), buffers) if tensor is not None
-        }
+        return {name: tensor for name, tensor in chain(self._parameters.items(), buffers) if tensor is not None}
 
     def _has_extra_state(self) -> bool:
         return type(self).get_extra_state is not Module.get_extra_state
@@ -485,9 +474,7 @@ class Module:
         """
         return add_hook(self._forward_hooks, Hook(hook, with_kwargs, always_call), prepend)
 
-    def register_full_backward_pre_hook(
-        self, hook: Callable[..., Any], prepend: bool = False
-    ) -> RemovableHandle:
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """`hook(module, grad_output)` when the output's gradient is known; may return a replacement."""
         return add_hook(self._backward_pre_hooks, Hook(hook), prepend)
 

@@ -52,9 +52,7 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
     if strict and keys.missing_keys:
         errors.insert(0, f"Missing key(s) in state_dict: {_quoted(keys.missing_keys)}. ")
     if errors:
-        raise RuntimeError(
-            "\n\t".join([f"Error(s) in loading state_dict for {type(module).__name__}:", *errors])
-        )
+        raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {type(module).__name__}:", *errors]))
     with no_grad():
         for copy in copies:
             copy()

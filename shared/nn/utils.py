@@ -37,9 +37,7 @@ def get_total_norm(
         return Tensor(np.zeros((), "float32"))
     module = xp(arrays[0])
     norms = [_norm(module, array, norm_type) for array in arrays]
-    total = Tensor(
-        module.asarray(_norm(module, module.stack([module.asarray(norm) for norm in norms]), norm_type))
-    )
+    total = Tensor(module.asarray(_norm(module, module.stack([module.asarray(norm) for norm in norms]), norm_type)))
     if error_if_nonfinite and not bool(module.isfinite(total.array)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it "
@@ -98,9 +96,7 @@ def clip_grad_norm_(
 
 
 @no_grad()
-def clip_grad_value_(
-    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
-) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Limits every element of every gradient to [−clip_value, clip_value]."""
     for parameter in _as_list(parameters):
         if parameter.grad is not None:
@@ -119,9 +115,7 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     parameters = list(parameters)
     needed = sum(parameter.numel() for parameter in parameters)
     if needed > vec.numel():
-        raise RuntimeError(
-            f"vector_to_parameters: the parameters have {needed} elements, the vector {vec.numel()}"
-        )
+        raise RuntimeError(f"vector_to_parameters: the parameters have {needed} elements, the vector {vec.numel()}")
     start = 0
     for parameter in parameters:
         end = start + parameter.numel()

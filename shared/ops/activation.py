@@ -29,9 +29,12 @@ def _math(x: Any) -> Any:
     return elementwise if isinstance(x, Tensor) else xp(x)
 
 
-def _wide(x: Any) -> Any:
-    """float16 and bfloat16 arrays as float32: sums of exponentials need the digits."""
-    return x.astype(dtypes.float32) if x.dtype.itemsize < 4 else x
+def in_float32(function: Function, *inputs: Tensor) -> Tensor:
+    """`function` of float16 or bfloat16 inputs, computed in float32 and rounded once at the end."""
+    dtype = inputs[0].array.dtype
+    if dtype.itemsize >= 4:
+        return function(*inputs)
+    return cast(function(*[cast(x, dtypes.float32) for x in inputs]), dtype)
 
 
 def _sum(x: Any, dim: int) -> Any:
@@ -41,8 +44,7 @@ def _sum(x: Any, dim: int) -> Any:
 def _require_floating(name: str, input: Tensor) -> None:
     if not dtypes.is_floating(input.array.dtype):
         raise NotImplementedError(
-            f"{name}: not implemented for {input.array.dtype.name}; expected a floating-point input, e.g. "
-            "x.float()"
+            f"{name}: not implemented for {input.array.dtype.name}; expected a floating-point input, e.g. x.float()"
         )
 
 
@@ -133,9 +135,7 @@ class Softplus(Function):
         self.saved = (x,)
         module = xp(x)
         z = x * self.beta
-        soft = module.maximum(z, 0) + module.log1p(
-            module.exp(-abs(z))
-        )  # e to the power of −|z| cannot overflow
+        soft = module.maximum(z, 0) + module.log1p(module.exp(-abs(z)))  # e to the power of −|z| cannot overflow
         return module.where(z > self.threshold, x, soft / self.beta)
 
     def backward(self, grad):
@@ -177,8 +177,6 @@ class Gelu(Function):
 
 def _normal_cdf(x: Any) -> Any:
     erf = elementwise.erf if isinstance(x, Tensor) else special(x).erf
-    if not isinstance(x, Tensor) and x.dtype.itemsize < 4:
-        return (0.5 * (1 + erf(_wide(x) / SQRT_2))).astype(x.dtype)
     return 0.5 * (1 + erf(x / SQRT_2))
 
 
@@ -227,7 +225,7 @@ class Softmax(Function):
         self.dim = dim
 
     def forward(self, x):
-        out = softmax_formula(_wide(x), self.dim).astype(x.dtype, copy=False) if x.size else x.copy()
+        out = softmax_formula(x, self.dim) if x.size else x.copy()
         self.saved = (out,)
         return out
 
@@ -245,7 +243,7 @@ class LogSoftmax(Function):
         self.dim = dim
 
     def forward(self, x):
-        out = log_softmax_formula(_wide(x), self.dim).astype(x.dtype, copy=False) if x.size else x.copy()
+        out = log_softmax_formula(x, self.dim) if x.size else x.copy()
         self.saved = (out,)
         return out
 
@@ -272,8 +270,8 @@ def _along(function: type[Function], name: str, input: Tensor, dim: int | None, 
     _require_floating(name, input)
     dim = _softmax_dim(name, input, dim)
     if input.ndim == 0:
-        return function(0)(input.reshape(1)).reshape(())
-    return function(dim)(input)
+        return in_float32(function(0), input.reshape(1)).reshape(())
+    return in_float32(function(dim), input)
 
 
 def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
@@ -309,7 +307,8 @@ def softmin(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tens
 
 def _apply(name: str, function: Function, input: Tensor, inplace: bool) -> Tensor:
     _require_floating(name, input)
-    return assign(input, function(input)) if inplace else function(input)
+    result = in_float32(function, input)
+    return assign(input, result) if inplace else result
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -397,9 +396,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     tensor([-0.1587,  0.0000,  0.8413])
     """
     if approximate not in ("none", "tanh"):
-        raise RuntimeError(
-            f"gelu: approximate argument must be either 'none' or 'tanh', but got {approximate!r}"
-        )
+        raise RuntimeError(f"gelu: approximate argument must be either 'none' or 'tanh', but got {approximate!r}")
     return _apply("gelu", Gelu() if approximate == "none" else GeluTanh(), input, False)
 
 

@@ -8,7 +8,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import elementwise
-from shared.ops.activation import log_softmax, log_softmax_formula
+from shared.ops.activation import in_float32, log_softmax, log_softmax_formula
 from shared.ops.loss import check_reduction, legacy_reduction, reduced
 from shared.tensor import Tensor
 
@@ -37,14 +37,10 @@ class ClassLoss(Function):
     def __init__(self, target: Any, weight: Any, divisor: Any):
         self.target, self.weight, self.divisor = target, weight, divisor
 
-    def reduce(self, losses: Any, dtype: Any) -> Any:
+    def reduce(self, losses: Any) -> Any:
         if self.weight is not None:
-            losses = xp(losses).where(
-                self.weight == 0, 0, losses * self.weight
-            )  # be an ignored loss infinite
-        if self.divisor is not None:
-            losses = losses.sum() / self.divisor
-        return losses.astype(dtype, copy=False)
+            losses = xp(losses).where(self.weight == 0, 0, losses * self.weight)  # be an ignored loss infinite
+        return losses if self.divisor is None else losses.sum() / self.divisor
 
     def row_gradient(self, grad: Any) -> Any:
         """The gradient by the loss of each row, (N,), or one number for all of them."""
@@ -59,10 +55,9 @@ class CrossEntropy(ClassLoss):
     """−log softmax(logits)[target]; the softmax and the logarithm in one step"""
 
     def forward(self, logits):
-        wide = logits.astype(dtypes.float32) if logits.dtype.itemsize < 4 else logits
-        losses, log_probs = cross_entropy_formula(wide, self.target)
+        losses, log_probs = cross_entropy_formula(logits, self.target)
         self.saved = (log_probs,) if self.needs[0] else ()
-        return self.reduce(losses, logits.dtype)
+        return self.reduce(losses)
 
     def backward(self, grad):
         (log_probs,) = self.saved
@@ -76,7 +71,7 @@ class Nll(ClassLoss):
     def forward(self, log_probs):
         self.size = log_probs.shape
         losses = -log_probs[xp(log_probs).arange(len(self.target)), self.target]
-        return self.reduce(losses, log_probs.dtype)
+        return self.reduce(losses)
 
     def backward(self, grad):
         out = xp(grad).zeros(self.size, grad.dtype)
@@ -92,9 +87,7 @@ def _rows(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Any]:
             f"{name}: expected input of shape (C,), (N, C) or (N, C, d1, …), but got a 0-dimensional tensor"
         )
     if not dtypes.is_floating(input.array.dtype):
-        raise NotImplementedError(
-            f"{name}: expected a floating-point input, but got {input.array.dtype.name}"
-        )
+        raise NotImplementedError(f"{name}: expected a floating-point input, but got {input.array.dtype.name}")
     if target.array.dtype not in (dtypes.int64, dtypes.uint8):
         raise RuntimeError(
             f"{name}: expected scalar type Long for target but found {target.array.dtype.name} of shape "
@@ -117,9 +110,7 @@ def _raise_wrong_target(name: str, shape: tuple, given: tuple, expected: tuple) 
             f"input has shape {shape}, target {given}"
         )
     hint = " Classes as one-hot rows need a floating dtype, or target.argmax(1)." if given == shape else ""
-    raise RuntimeError(
-        f"{name}: Expected target size {expected} for input of shape {shape}, got {given}.{hint}"
-    )
+    raise RuntimeError(f"{name}: Expected target size {expected} for input of shape {shape}, got {given}.{hint}")
 
 
 def _check_classes(name: str, classes: Any, count: int, ignore_index: int) -> tuple[Any, Any]:
@@ -153,6 +144,7 @@ def _row_weight(classes: Any, ignored: Any, weight: Any, dtype: Any) -> Any:
     """The weight of each row: that of its class, 0 if it is ignored; None where all are 1."""
     if ignored is None and weight is None:
         return None
+    dtype = dtypes.float32 if dtype.itemsize < 4 else dtype
     rows = xp(classes).ones(classes.shape, dtype) if weight is None else weight[classes].astype(dtype)
     if ignored is not None:
         rows[ignored] = 0
@@ -179,7 +171,7 @@ def _classified(
     count = rows.array.shape[1]
     classes, ignored = _check_classes(name, classes, count, ignore_index)
     row_weight = _row_weight(classes, ignored, _check_weight(name, weight, count), rows.array.dtype)
-    loss = function(classes, row_weight, _divisor(reduction, row_weight, len(classes)))(rows)
+    loss = in_float32(function(classes, row_weight, _divisor(reduction, row_weight, len(classes))), rows)
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
@@ -263,7 +255,7 @@ def _smoothed_cross_entropy(
     class_weight = _check_weight("cross_entropy", weight, count)
     row_weight = _row_weight(classes, ignored, class_weight, rows.array.dtype)
     log_probs = log_softmax(rows, 1)
-    of_target = Nll(classes, row_weight, None)(log_probs)
+    of_target = in_float32(Nll(classes, row_weight, None), log_probs)
     of_all = -(log_probs if weight is None else log_probs * weight).sum(1)
     losses = of_target * (1 - smoothing) + of_all * (smoothing / count)
     if ignored is not None:

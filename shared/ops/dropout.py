@@ -31,7 +31,7 @@ class Dropout(Function):
 
     def _drop(self, x, mask):
         """The factor keeps the expected value: a mean over masks gives x again."""
-        return x * mask * (1 / (1 - self.p) if self.p < 1 else 0)
+        return x * (mask * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0))
 
 
 def _check(p: float) -> None:

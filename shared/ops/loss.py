@@ -8,28 +8,21 @@ from typing import Any
 
 from shared.arrays.device import xp
 from shared.autograd import Function
+from shared.ops.activation import in_float32
 from shared.ops.operands import promote
 from shared.tensor import Tensor
 
 
 def check_reduction(reduction: str, allowed: tuple[str, ...] = ("none", "mean", "sum")) -> None:
     if reduction not in allowed:
-        raise ValueError(
-            f"{reduction} is not a valid value for reduction: expected one of {', '.join(allowed)}"
-        )
+        raise ValueError(f"{reduction} is not a valid value for reduction: expected one of {', '.join(allowed)}")
 
 
 def reduced(losses: Any, reduction: str) -> Any:
     """Array or Tensor of losses → their mean or sum, or the losses themselves; the mean of nothing is NaN."""
     if reduction == "none":
         return losses
-    return (
-        losses.sum()
-        if reduction == "sum"
-        else losses.mean()
-        if math.prod(losses.shape)
-        else losses.sum() * math.nan
-    )
+    return losses.sum() if reduction == "sum" else losses.mean() if math.prod(losses.shape) else losses.sum() * math.nan
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
@@ -37,9 +30,7 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
     if size_average is None and reduce is None:
         return reduction
     chosen = "none" if reduce is False else "sum" if size_average is False else "mean"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, use reduction='{chosen}' instead.", stacklevel=3
-    )
+    warnings.warn(f"size_average and reduce args will be deprecated, use reduction='{chosen}' instead.", stacklevel=3)
     return chosen
 
 
@@ -211,8 +202,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         return loss
     if tuple(weight.shape) != tuple(loss.shape):
         raise ValueError(
-            f"Inputs and weights must have the same size, but got {tuple(loss.shape)} and "
-            f"{tuple(weight.shape)}"
+            f"Inputs and weights must have the same size, but got {tuple(loss.shape)} and {tuple(weight.shape)}"
         )
     loss = loss * weight
     return loss.sum() / weight.sum() if reduction == "mean" else reduced(loss, reduction)
@@ -235,7 +225,7 @@ def mse_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
     pair = _pair("mse_loss", input, target)
-    return _weighted(MseLoss(reduction if weight is None else "none")(*pair), weight, reduction)
+    return _weighted(in_float32(MseLoss(reduction if weight is None else "none"), *pair), weight, reduction)
 
 
 def l1_loss(
@@ -250,7 +240,7 @@ def l1_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
     pair = _pair("l1_loss", input, target)
-    return _weighted(L1Loss(reduction if weight is None else "none")(*pair), weight, reduction)
+    return _weighted(in_float32(L1Loss(reduction if weight is None else "none"), *pair), weight, reduction)
 
 
 def smooth_l1_loss(
@@ -268,7 +258,7 @@ def smooth_l1_loss(
         return l1_loss(input, target, size_average, reduce, reduction)
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
-    return HuberLoss(beta, 1 / beta, reduction)(*_pair("smooth_l1_loss", input, target))
+    return in_float32(HuberLoss(beta, 1 / beta, reduction), *_pair("smooth_l1_loss", input, target))
 
 
 def huber_loss(
@@ -284,7 +274,7 @@ def huber_loss(
             f"huber_loss: Weights and input must have the same size, but got {tuple(weight.shape)} and "
             f"{tuple(input.shape)}"
         )
-    return HuberLoss(delta, 1.0, reduction, _raw(weight))(a, b)
+    return in_float32(HuberLoss(delta, 1.0, reduction, _raw(weight)), a, b)
 
 
 def _require_same_shape(message: str, input: Tensor, target: Tensor) -> None:
@@ -320,7 +310,7 @@ def binary_cross_entropy(
             "binary_cross_entropy: all elements of input should be between 0 and 1; "
             "for logits use binary_cross_entropy_with_logits"
         )
-    return BceLoss(reduction, _raw(weight))(*promote(input, target))
+    return in_float32(BceLoss(reduction, _raw(weight)), *promote(input, target))
 
 
 def binary_cross_entropy_with_logits(
@@ -346,7 +336,8 @@ def binary_cross_entropy_with_logits(
         input,
         target,
     )
-    return BceWithLogitsLoss(_raw(pos_weight), reduction, _raw(weight))(*promote(input, target))
+    function = BceWithLogitsLoss(_raw(pos_weight), reduction, _raw(weight))
+    return in_float32(function, *promote(input, target))
 
 
 def kl_div(
@@ -370,6 +361,6 @@ def kl_div(
             "divides only by the batch size, and aligns with the KL div math definition.",
             stacklevel=2,
         )
-    function = KlDivLogTarget if log_target else KlDiv
-    loss = function("sum" if reduction == "batchmean" else reduction)(*promote(input, target))
+    function = (KlDivLogTarget if log_target else KlDiv)("sum" if reduction == "batchmean" else reduction)
+    loss = in_float32(function, *promote(input, target))
     return loss / input.shape[0] if reduction == "batchmean" and input.ndim else loss

@@ -46,9 +46,7 @@ def fixed(*values: Any) -> Callable[[np.random.Generator], tuple]:
     return lambda rng: tuple(v if isinstance(v, Constant) else np.array(v, dtype="float64") for v in values)
 
 
-def with_classes(
-    shape: tuple, classes: int, dim: int = 1, weight: bool = False, ignored: int = 0
-) -> Callable:
+def with_classes(shape: tuple, classes: int, dim: int = 1, weight: bool = False, ignored: int = 0) -> Callable:
     """Logits of `shape`, class indices without `dim`, perhaps a weight per class; `ignored` targets: −100."""
 
     def make(rng: np.random.Generator) -> tuple:
@@ -230,9 +228,7 @@ for reduction in ("mean", "sum", "none"):
             return F.cross_entropy(x, t, weight=w, reduction=r, **options)
 
         def nll(F: Any, x: Any, t: Any, w: Any = None, r: str = reduction, **options: Any) -> Any:
-            return F.nll_loss(
-                F.log_softmax(x, dim=0 if x.ndim == 1 else 1), t, weight=w, reduction=r, **options
-            )
+            return F.nll_loss(F.log_softmax(x, dim=0 if x.ndim == 1 else 1), t, weight=w, reduction=r, **options)
 
         def smoothed(F: Any, x: Any, t: Any, w: Any = None, r: str = reduction) -> Any:
             return F.cross_entropy(x, t, weight=w, reduction=r, label_smoothing=0.2)

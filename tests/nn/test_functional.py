@@ -21,9 +21,7 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning"),
-    pytest.mark.filterwarnings(
-        "ignore::RuntimeWarning"
-    ),  # NumPy's, about the infinities these cases are made of
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # NumPy's, about the infinities these cases are made of
 ]
 
 # Where PyTorch's float32 and float64 kernels differ about NaN and infinity: ours follows the float64 ones.
@@ -117,9 +115,7 @@ def test_float32_is_as_close_as_pytorchs(name):
 CHECKABLE = [
     n
     for n in NAMES
-    if not any(
-        word in n for word in ("infinite", "large", "empty", "all ignored", "no rows", "bce at", "nothing")
-    )
+    if not any(word in n for word in ("infinite", "large", "empty", "all ignored", "no rows", "bce at", "nothing"))
     and not n.startswith(("dropout", "relu6", "hardtanh", "l1_loss", "smooth_l1_loss beta=0.0"))
 ]
 

@@ -74,9 +74,7 @@ def test_state_goes_to_pytorch_and_back(expression):
     import torch
 
     ours, theirs = build(expression), build(expression, torch.nn)
-    theirs.load_state_dict(
-        OrderedDict((k, torch.from_numpy(v.numpy().copy())) for k, v in ours.state_dict().items())
-    )
+    theirs.load_state_dict(OrderedDict((k, torch.from_numpy(v.numpy().copy())) for k, v in ours.state_dict().items()))
     for name, value in theirs.state_dict().items():
         assert np.array_equal(value.numpy(), ours.state_dict()[name].numpy()), name
     fresh = build(expression)
@@ -191,9 +189,7 @@ def test_dropout2d_refuses_a_matrix():
         nn.Dropout2d()(shared.ones(2, 3))
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.ReLU(True), nn.LeakyReLU(0.1, True), nn.ELU(inplace=True), nn.SiLU(True)]
-)
+@pytest.mark.parametrize("layer", [nn.ReLU(True), nn.LeakyReLU(0.1, True), nn.ELU(inplace=True), nn.SiLU(True)])
 def test_inplace_activations_write_over_their_input(layer):
     x = shared.tensor([-1.0, 2.0], requires_grad=True)
     y = x * 3
