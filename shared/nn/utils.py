@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.arrays.device import xp
 from shared.autograd import no_grad
-from shared.ops.shape import cat
+from shared.ops.join import cat
 from shared.tensor import Tensor
 
 

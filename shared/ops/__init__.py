@@ -1,4 +1,6 @@
-"""Floor 2: the operations, by family. Each is a Function (the formula and its gradient) and a front door that checks."""
+"""Floor 2: the operations, by family: for each a Function (formula and gradient) and a front door that checks."""
+
+from types import ModuleType as _ModuleType
 
 from shared.ops.activation import log_softmax, relu, softmax
 from shared.ops.arithmetic import add, atan2, div, floor_divide, mul, pow, remainder, sub
@@ -156,4 +158,4 @@ multiply, subtract, divide, true_divide = mul, sub, div, div
 swapaxes = swapdims = transpose
 moveaxis = movedim
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = [name for name, value in list(globals().items()) if name[0] != "_" and not isinstance(value, _ModuleType)]
