@@ -58,7 +58,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             )
     target = dtypes.result_type(*[x.array for x in tensors])
     none = (*first[:dim], 0, *first[dim + 1 :])
-    return Cat(dim)(*[cast(x if x.array.ndim == len(first) else reshape(x, none), target) for x in tensors])
+    return Cat(dim)(*[cast(x if x.array.ndim == len(first) else shape.reshape(x, none), target) for x in tensors])
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
