@@ -14,6 +14,11 @@ quick = settings(max_examples=50)
 
 Pair = namedtuple("Pair", "a b")
 
+
+class Column(list):
+    pass
+
+
 BATCHES = {
     "ints": [1, 2, 3],
     "floats": [1.0, 2.5],
@@ -31,6 +36,7 @@ BATCHES = {
     "ordered": [OrderedDict(x=1), OrderedDict(x=2)],
     "namedtuples": [Pair(1, "x"), Pair(2, "y")],
     "strings in tuples": [(1, "a"), (2, "b")],
+    "list subclass": [Column([1, 2]), Column([3, 4])],
     "nested": [{"t": (1, [2.0, {"s": "q"}])}, {"t": (3, [4.0, {"s": "r"}])}],
     "empty lists": [[], []],
     "strided": [np.arange(6).reshape(2, 3).T, np.arange(6).reshape(2, 3).T],
@@ -65,6 +71,18 @@ def test_convert_has_pytorchs_structure(name):
 def test_what_comes_out_by_hand():
     images, labels, names = default_collate([(np.zeros((1, 2)), 3, "x"), (np.ones((1, 2)), 4, "y")])
     assert images.tolist() == [[[0, 0]], [[1, 1]]] and labels.dtype == shared.int64 and names == ("x", "y")
+
+
+def test_a_container_that_cannot_be_rebuilt_becomes_a_plain_one():
+    class Table(dict):
+        def __init__(self):
+            super().__init__(x=1)
+
+        def __copy__(self):
+            raise TypeError("one of a kind")
+
+    assert type(default_collate([Table(), Table()])) is dict
+    assert default_collate([np.array([], dtype=np.float32)] * 2).shape == (2, 0)
 
 
 def test_tensors_are_stacked_and_a_batch_owns_its_memory():

@@ -1,17 +1,23 @@
 """The DataLoader with worker processes: the same batches, errors with traceback, nothing left behind."""
 
+import contextlib
 import gc
+import multiprocessing
 import os
+import pickle
+import random
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import shared
-from shared.data import DataLoader
+from shared.data import DataLoader, pool, worker
 from shared.data.worker import RemoteError
 from tests.data.samples import (
     BreaksWhenRead,
@@ -396,3 +402,119 @@ list(DataLoader(Mine(), num_workers=1))
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=20)
     assert result.returncode == 1
     assert "move it into a .py file and import it, or use num_workers=0" in result.stderr
+
+
+# ------------------------------------------------------------------------ the worker, message by message
+
+
+@pytest.fixture
+def conversation(monkeypatch):
+    """A worker in a thread of this process: `tell(message)`, `hear()`, and a block of 4,096 bytes to answer in."""
+    monkeypatch.setattr(worker, "_one_thread", lambda: None)
+    monkeypatch.setattr(worker, "_info", None)
+    states = random.getstate(), np.random.get_state(), shared.get_rng_state()
+    ours, theirs = multiprocessing.Pipe()
+    block = SharedMemory(create=True, size=4096)
+
+    def start(recipe):
+        thread.start()
+        ours.send({})
+        ours.send_bytes(pickle.dumps(recipe))
+        return ours, block
+
+    def live():
+        with contextlib.suppress(EOFError):
+            worker._Worker(0, 1, theirs).run()
+
+    thread = threading.Thread(target=live, daemon=True)
+    yield start
+    ours.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    block.close()
+    block.unlink()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    shared.set_rng_state(states[2])
+
+
+def hear(connection):
+    assert connection.poll(10)
+    return connection.recv()
+
+
+def test_a_worker_answers_a_task_in_its_block(conversation):
+    connection, block = conversation(worker.Recipe(Numbers(), shared.data.default_collate, True, False))
+    connection.send(("epoch", 3))
+    connection.send(("task", 7, [4, 5], 0, block.name))
+    kind, number, sizes = hear(connection)
+    rows, labels = worker.read_parts(sizes, block.buf)
+    assert (kind, number) == ("done", 7) and rows.tolist() == [[4] * 4, [5] * 4] and labels.tolist() == [4, 5]
+    assert worker.get_worker_info().seed == 3
+
+
+def test_a_worker_asks_for_a_larger_block_and_keeps_the_tasks_that_come_meanwhile(conversation):
+    connection, block = conversation(worker.Recipe(Numbers(), shared.data.default_collate, True, False))
+    connection.send(("epoch", 0))
+    connection.send(("task", 0, [0] * 300, 0, block.name))
+    connection.send(("task", 1, [1], 1, block.name))
+    kind, number, size = hear(connection)
+    assert (kind, number) == ("need", 0) and size > 4096
+    larger = SharedMemory(create=True, size=size)
+    connection.send(("block", larger.name))
+    kind, number, sizes = hear(connection)
+    assert (kind, number) == ("done", 0) and worker.read_parts(sizes, larger.buf)[1].tolist() == [0] * 300
+    kind, number, sizes = hear(connection)
+    assert (kind, number) == ("done", 1) and worker.read_parts(sizes, block.buf)[1].tolist() == [1]
+    connection.send(("task", 2, [0] * 300, 0, block.name))
+    assert hear(connection)[:2] == ("need", 2)
+    connection.send(("block", None))  # nobody wants this batch any more
+    connection.send(("task", 3, [9], 0, block.name))
+    assert hear(connection)[:2] == ("done", 3)
+    larger.close()
+    larger.unlink()
+
+
+def test_a_worker_sends_errors_and_ends(conversation):
+    connection, block = conversation(worker.Recipe(Stream(1), shared.data.default_collate, True, False))
+    connection.send(("epoch", 0))
+    connection.send(("task", 0, [None], 0, block.name))
+    connection.send(("task", 1, [None], 0, block.name))
+    assert [hear(connection)[:2] for _ in range(2)] == [("done", 0), ("end", 1)]
+
+
+def test_a_worker_that_cannot_start_an_epoch_answers_every_task_with_the_reason(conversation):
+    recipe = worker.Recipe(Numbers(), shared.data.default_collate, True, False, fail_to_start)
+    connection, block = conversation(recipe)
+    connection.send(("epoch", 0))
+    for number in range(2):
+        connection.send(("task", number, [0], 0, block.name))
+        kind, answered, error = hear(connection)
+        assert (kind, answered) == ("error", number)
+        assert "worker 0 has no licence" in str(error.exception())
+
+
+def test_a_worker_that_cannot_read_the_dataset_says_so_before_any_task(conversation):
+    connection, _ = conversation(worker.Recipe(BreaksWhenRead(), list, True, False))
+    kind, number, error = hear(connection)
+    assert (kind, number) == ("error", None) and isinstance(error.exception(), OSError)
+
+
+def test_full_shared_memory_is_an_error_before_it_is_a_crash(monkeypatch):
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("no /dev/shm here")
+    usage = pool.shutil.disk_usage("/dev/shm")
+    monkeypatch.setattr(pool.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(RuntimeError, match="needs 1,048,576 bytes of shared memory and /dev/shm has less.*--shm-size"):
+        iter(DataLoader(Numbers(), num_workers=1))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_sampler_that_fails_ends_the_workers():
+    def broken():
+        yield 0
+        raise LookupError("no such order")
+
+    with pytest.raises(LookupError, match="no such order"):
+        iter(DataLoader(Numbers(), sampler=broken(), num_workers=1))
+    assert multiprocessing.active_children() == []
