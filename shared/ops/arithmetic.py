@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
@@ -86,9 +82,9 @@ class Pow(Function):
                 is_zero = b == 0
                 to_a = grad * b * a ** (b - 1 + is_zero * 1)
         if self.needs[1]:
-            # a^b·log a, and 0 at a = 0 (where the limit from b > 0 is 0)
-            is_zero = (a == 0) * 1
-            base = a + is_zero
+            # a^b·log a, and 0 at a = 0 where b is not negative (the limit from b > 0): there log a is taken as log 1
+            is_number = type(a) in (int, float)
+            base = a if is_number and a != 0 else a + (a == 0) * (b >= 0) * 1
             to_b = grad * out * (base.log() if isinstance(base, Tensor) else xp(base).log(base))
         return to_a, to_b
 

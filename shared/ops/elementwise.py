@@ -38,7 +38,13 @@ class Abs(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        return grad * (sign(x) if isinstance(x, Tensor) else xp(x).sign(x))
+        return grad * (sign(x) if isinstance(x, Tensor) else _sign(x))
+
+
+def _sign(x: Any) -> Any:
+    """The sign of an array, 0 for NaN (where NumPy's is NaN)."""
+    module = xp(x)
+    return module.where(x != x, 0, module.sign(x)).astype(x.dtype, copy=False)
 
 
 class Exp(Function):
@@ -213,7 +219,7 @@ class Step(Function):
 
     def forward(self, x):
         if self.function == "sign":
-            return ((x > 0) * 1 - (x < 0) * 1).astype(x.dtype)  # NumPy's sign(NaN) is NaN, PyTorch's is 0
+            return _sign(x) if x.dtype != dtypes.bool_ else x.copy()
         wide = x.astype(dtypes.float32) if x.dtype in (dtypes.float16, dtypes.bfloat16) else x
         return getattr(xp(x), self.function)(wide, *self.args).astype(x.dtype, copy=False)
 
@@ -239,14 +245,12 @@ class Clamp(Function):
 
     def backward(self, grad):
         x, low, high = self.saved
-        module = xp(grad)
-        below = x < low if low is not None else module.zeros_like(x, dtype=bool)
-        above = x > high if high is not None else module.zeros_like(x, dtype=bool)
-        if low is not None and high is not None:
-            below = below & ~(low > high) if hasattr(low, "shape") or hasattr(high, "shape") else below & (low <= high)
-        to_x = module.where(below | above, 0, grad) if self.needs[0] else None
-        to_low = module.where(below & ~above, grad, 0) if self.needs[1] else None
-        to_high = module.where(above, grad, 0) if self.needs[2] else None
+        where = xp(grad).where
+        above_low = x >= low if low is not None else x == x  # all but NaN, whose gradient is 0
+        below_high = x <= high if high is not None else x == x
+        to_x = where(above_low & below_high, grad, 0) if self.needs[0] else None
+        to_low = where((x < low) & (high is None or low < high), grad, 0) if self.needs[1] else None
+        to_high = where((x > high) | (low is not None and low > high), grad, 0) if self.needs[2] else None
         return to_x, to_low, to_high
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -386,6 +385,8 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
         return Tensor(xp(input.array).zeros((), dtypes.int64))
     dim = normalize_dim(dim, input.array.ndim)
     array, module = input.array, xp(input.array)
+    if array.dtype == dtypes.bfloat16:
+        array = array.astype(dtypes.float32)  # which knows that NaN comes last
     if not descending:
         return Tensor(module.argsort(array, axis=dim, kind="stable"))
     # sorting the reversed array and reversing the result keeps equal elements in order
@@ -414,10 +415,11 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
     """The distinct elements in rising order; on request the index of each element's value, and the counts."""
-    found = xp(input.array).unique(input.array, return_inverse=return_inverse, return_counts=return_counts)
+    wide = input.array.astype(dtypes.float32) if input.array.dtype == dtypes.bfloat16 else input.array
+    found = xp(wide).unique(wide, return_inverse=return_inverse, return_counts=return_counts, equal_nan=False)
     if not (return_inverse or return_counts):
-        return Tensor(found)
-    parts = [Tensor(a) for a in found]
+        return Tensor(found.astype(input.array.dtype, copy=False))
+    parts = [Tensor(found[0].astype(input.array.dtype, copy=False)), *[Tensor(a) for a in found[1:]]]
     if return_inverse:
         parts[1] = parts[1].reshape(input.array.shape)
     return tuple(parts)

@@ -11,6 +11,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import arithmetic, elementwise, index, shape
+from shared.ops.comparison import isnan
 from shared.ops.operands import as_floating, cast, clone, normalize_dim
 from shared.tensor import Tensor
 
@@ -88,7 +89,7 @@ class Mean(Function):
 
 
 class Prod(Function):
-    """The product over dimensions; the gradient holds where elements are 0 as well"""
+    """The product over dimensions; the slope of an element is the product of those before and after it"""
 
     def __init__(self, dims: tuple[int, ...], keepdim: bool):
         self.dims, self.keepdim = dims, keepdim
@@ -100,12 +101,16 @@ class Prod(Function):
     def backward(self, grad):
         (x,) = self.saved
         module = xp(x)
-        is_zero = x == 0
-        zeros = is_zero.sum(axis=self.dims, keepdims=True)
-        others = module.where(is_zero, 1, x).prod(axis=self.dims, keepdims=True, dtype=x.dtype)
-        # all but one: the product over the element; with one zero, only that zero has a slope; with two, none
-        slope = module.where(zeros == 0, others / module.where(is_zero, 1, x), (zeros == 1) * is_zero * others)
-        return slope.astype(x.dtype) * _expand(grad, self.dims, self.keepdim, x.shape)
+        # every dimension of the product as one, at the end
+        kept = [d for d in range(x.ndim) if d not in self.dims]
+        moved = x.transpose(*kept, *self.dims)
+        flat = moved.reshape(*moved.shape[: len(kept)], math.prod(moved.shape[len(kept) :]))
+        ones = module.ones_like(flat[..., :1])
+        before = module.concatenate([ones, flat[..., :-1]], axis=-1).cumprod(axis=-1)
+        after = module.concatenate([ones, flat[..., :0:-1]], axis=-1).cumprod(axis=-1)[..., ::-1]
+        order = [*kept, *self.dims]
+        slope = (before * after).reshape(moved.shape).transpose(*[order.index(d) for d in range(x.ndim)])
+        return slope * _expand(grad, self.dims, self.keepdim, x.shape)
 
 
 class Extreme(Function):
@@ -131,7 +136,9 @@ class Extreme(Function):
 
 
 class LogSumExp(Function):
-    """log Σ eˣ, with the maximum taken out first so that nothing overflows"""
+    """log Σ eˣ, with the maximum taken out first so that nothing overflows; the slopes are the softmax"""
+
+    twice = True
 
     def __init__(self, dims: tuple[int, ...], keepdim: bool):
         self.dims, self.keepdim = dims, keepdim
@@ -147,10 +154,9 @@ class LogSumExp(Function):
 
     def backward(self, grad):
         x, out = self.saved
-        module = xp(x)
-        out = _expand(out, self.dims, self.keepdim, x.shape)
-        share = module.where(module.isneginf(out), 0, module.exp(x - module.where(module.isinf(out), 0, out)))
-        return _expand(grad, self.dims, self.keepdim, x.shape) * share.astype(x.dtype)
+        shifted = x - _expand(out, self.dims, self.keepdim, x.shape)
+        share = elementwise.exp(shifted) if isinstance(x, Tensor) else xp(x).exp(shifted)
+        return _expand(grad, self.dims, self.keepdim, x.shape) * share
 
 
 class CumSum(Function):
@@ -225,14 +231,29 @@ def var(
         raise RuntimeError(f"var and std: expected a floating point tensor, but got {input.array.dtype.name}")
     if correction is None:
         correction = 1 if unbiased else 0
-    return _widely(_var, input, normalize_dims(dim, input.array.ndim), keepdim, correction)
+    return _widely(Var(normalize_dims(dim, input.array.ndim), keepdim, correction), input)
 
 
-def _var(input: Tensor, dims: tuple[int, ...], keepdim: bool, correction: int) -> Tensor:
-    deviation = arithmetic.sub(input, Mean(dims, keepdim=True)(input))
-    squares = Sum(dims, keepdim)(arithmetic.mul(deviation, deviation))
-    n = count(input, dims)
-    return arithmetic.div(squares, float(n - correction if n > correction else 0))
+class Var(Function):
+    """Σ (x − mean)² / (n − correction); the mean's own slope cancels"""
+
+    twice = True
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool, correction: int):
+        self.dims, self.keepdim, self.correction = dims, keepdim, correction
+
+    def forward(self, x):
+        self.saved = (x,)
+        self.full = x.shape
+        n = math.prod(x.shape[d] for d in self.dims)
+        self.freedom = float(n - self.correction if n > self.correction else 0)
+        deviation = x - x.mean(axis=self.dims, keepdims=True)
+        return (deviation * deviation).sum(axis=self.dims, keepdims=self.keepdim) / self.freedom
+
+    def backward(self, grad):
+        (x,) = self.saved
+        deviation = x - x.mean(axis=self.dims, keepdims=True)
+        return _expand(grad * 2 / self.freedom, self.dims, self.keepdim, self.full) * deviation
 
 
 class Deviation(Function):
@@ -397,7 +418,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median (the lower of two); along `dim`, (values, indices)."""
+    """The median (the lower of two; NaN where there is one); along `dim`, (values, indices)."""
     if dim is None:
         flat = shape.reshape(input, (-1,))
         return median(flat, 0).values
@@ -405,8 +426,10 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     if not input.array.ndim:
         return ValuesIndices(clone(input), Tensor(xp(input.array).zeros((), dtypes.int64)))
     middle = (input.array.shape[dim] - 1) // 2
-    order = xp(input.array).argsort(input.array, axis=dim, kind="stable")
-    places = Tensor(order.take([middle], axis=dim))
+    missing = isnan(input).array
+    order = index.argsort(input, dim).array.take([middle], axis=dim)
+    first = missing.argmax(axis=dim, keepdims=True)  # a NaN makes the median NaN
+    places = Tensor(xp(order).where(missing.any(axis=dim, keepdims=True), first, order))
     values = index.gather(input, dim, places)
     if keepdim:
         return ValuesIndices(values, places)

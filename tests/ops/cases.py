@@ -42,6 +42,8 @@ def draw(rng: np.random.RandomState, domain: str, shape: Shape) -> np.ndarray:
     """Random numbers of a domain, float64; int64 for 'index 5' (0 … 4) and 'order 5'
     (of 0 … 4 none twice along dimension 0), bool for 'mask'."""
     kind, _, number = domain.partition(" ")
+    if kind == "special":
+        return np.resize(SPECIAL if not number else SPECIAL_ROWS, shape)
     if kind == "index":
         return np.asarray(rng.randint(0, int(number), shape), dtype=np.int64)
     if kind == "order":
@@ -58,6 +60,11 @@ def draw(rng: np.random.RandomState, domain: str, shape: Shape) -> np.ndarray:
         "rising": np.sort(values, axis=-1) if values.ndim else values,
     }
     return np.asarray(changed[kind])
+
+
+NAN, INF = float("nan"), float("inf")
+SPECIAL = np.array([NAN, INF, -INF, 0.0, -0.0, 1.0, -1.5, 2.0, 1e-30, -1e30])
+SPECIAL_ROWS = np.array([*[NAN, 1, 2], *[1, NAN, INF], *[INF, 1, -INF], *[INF, INF, 0], *[-INF, -INF, -INF], *[-INF, 0, 1], *[0, 2, 3], *[-INF, -1, -2], *[1, 1, 0.5]])
 
 
 def _sliced(a: np.ndarray) -> np.ndarray:
@@ -358,7 +365,7 @@ case(
 )
 case(
     "masked_fill",
-    lambda t, x, m: (t.masked_fill(x, m, -1e9), t.masked_fill(x, m, float("-inf"))),
+    lambda t, x, m: t.masked_fill(x, m, 2.5),
     [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 3), ()), ((), ()), ((0, 3), (3,))],
     "real, mask",
 )
@@ -445,6 +452,24 @@ case(
 case("softmax", lambda t, x: (t.softmax(x, -1), t.log_softmax(x, 0)), [(2, 3), (), (2, 3, 4), (0, 3)])
 
 
+# ---------------------------------------------------------------- NaN, infinities, zeros of both signs
+
+for name in ("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "logical_not", "neg", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "square", "tan", "tanh", "trunc"):
+    case(f"{name} of special values", lambda t, x, name=name: getattr(t, name)(x), (len(SPECIAL),), "special")
+for name in ("add", "atan2", "div", "eq", "ge", "gt", "isclose", "le", "logical_and", "lt", "maximum", "minimum", "mul", "ne", "pow", "remainder", "sub"):
+    case(f"{name} of special values", lambda t, a, b, name=name: getattr(t, name)(a, b), ((len(SPECIAL), 1), (len(SPECIAL),)), "special")
+for name in ("sum", "mean", "var", "std", "logsumexp", "max", "min", "amax", "amin", "argmax", "argmin", "softmax", "log_softmax", "cumsum", "sort", "argsort", "norm", "any", "all", "median"):
+    options = {"p": 2} if name == "norm" else {}
+    case(f"{name} of special rows", lambda t, x, name=name, o=options: getattr(t, name)(x, dim=1, **o), (9, 3), "special rows")
+case("floor_divide of special values", lambda t, a, b: t.div(a, b, rounding_mode="floor"), ((len(SPECIAL), 1), (len(SPECIAL),)), "special")
+case("unique of special values", lambda t, x: t.unique(x.detach()), (1, len(SPECIAL)), "special")
+case("clamp of special values", lambda t, x: (t.clamp(x, -1, 1), t.clamp(x, min=0.0), t.clamp(x, max=float("inf"))), (len(SPECIAL),), "special")
+case("where of special values", lambda t, c, a, b: t.where(c, a, b), ((len(SPECIAL), 1), (len(SPECIAL),), (len(SPECIAL),)), "mask, special, real")
+case("gradient of where at infinity", lambda t, x: t.where(x > 0, x, t.log(-x)), (len(SPECIAL),), "special")
+case("powers of special values", lambda t, x: (x**0, x**2, x**-1, 2**x, 0**x), (len(SPECIAL),), "special")
+case("masked_fill infinite", lambda t, x, m: t.softmax(t.masked_fill(x, m, float("-inf")), -1), ((4, 5), (4, 5)), "real, mask")
+case("logsumexp of infinities", lambda t, x: t.logsumexp(t.masked_fill(x, x < 9, float("-inf")), 0), (3, 2))
+
 # ---------------------------------------------------------------- in place
 
 
@@ -469,7 +494,12 @@ SAME = [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 3), ()), ((), ()), ((0, 3), (3,))
 for name in ("add_", "sub_", "mul_", "div_", "remainder_"):
     in_place(name, lambda t, y, b, name=name: getattr(y, name)(b), SAME, "real, nonzero")
 in_place("pow_", lambda t, y, b: y.pow_(b), SAME, "positive, real")
-in_place("floor_divide_", lambda t, y, b: y.detach().floor_divide_(b.detach()), SAME, "real, nonzero")
+case(
+    "floor_divide_ in place",
+    lambda t, x, b: x.detach().clone().floor_divide_(b.detach()),
+    SAME,
+    "real, nonzero",
+)
 for name in (
     "neg_",
     "abs_",

@@ -66,6 +66,8 @@ def test_other_dtypes_as_pytorch(case):
     for dtype in DTYPES:
         if dtype.name in DELIBERATE.get(case.name, ()):
             continue
+        if "special" in " ".join(case.domains) and dtype not in (shared.float16, shared.bfloat16):
+            continue  # no integer is NaN or infinite
         arrays = [in_dtype(a, dtype) for a in case.arrays(0)]
         try:
             expected = run_torch(case, arrays, grad=False)
