@@ -283,7 +283,8 @@ def _like(values: np.ndarray, x: Tensor) -> Any:
 
 
 def _flat(array: Any) -> np.ndarray:
-    return np.asarray(to_device(array, "cpu"), dtype=np.float64).reshape(-1)
+    """A flat copy on the CPU: `array` may be a view of an input that is about to change back."""
+    return np.array(to_device(array, "cpu"), dtype=np.float64).reshape(-1)
 
 
 def _index(index: Sequence[Any]) -> str:

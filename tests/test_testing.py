@@ -39,6 +39,7 @@ RIGHT = {
     "broadcast": (lambda a, b: a * b + b, [x(3, 4), x(4)]),
     "a matrix product": (lambda a, b: (a @ b).tanh(), [x(2, 3), x(3, 4)]),
     "several outputs": (lambda a: (a.sin(), a.sum(), (a * 2).detach()), [x(3)]),
+    "a view of its input": (lambda a: (a.reshape(6), a.T, a[0]), [x(2, 3)]),
     "zero-dimensional": (lambda a: a.log(), [shared.tensor(0.7, dtype=shared.float64, requires_grad=True)]),
     "empty": (lambda a: a * 2, [shared.zeros(0, 3, dtype=shared.float64, requires_grad=True)]),
     "an input without gradient": (lambda a, i: a[i], [x(5), shared.tensor([0, 2, 2])]),

@@ -31,16 +31,18 @@ class History(dict):
         return ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.items() if name != "lr")
 
     def plot(self, title: str = "Training") -> Any:
-        """A matplotlib Figure with one panel for the loss and one per metric, over epochs."""
-        import matplotlib.pyplot as plt
+        """A matplotlib Figure with one panel for the loss and one per metric, over epochs.
+
+        A notebook shows it as the last value of a cell; `figure.savefig(path)` writes it.
+        """
+        from matplotlib.figure import Figure  # not pyplot, which would show it a second time
         from matplotlib.ticker import MaxNLocator
 
         if not self:
             raise ValueError("the history is empty: fit() fills it")
         quantities = list(dict.fromkeys(name.partition("_")[2] for name in self if name != "lr"))
-        figure, axes = plt.subplots(
-            1, len(quantities), figsize=(5 * len(quantities), 3.6), squeeze=False, layout="constrained"
-        )
+        figure = Figure(figsize=(5 * len(quantities), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(quantities), squeeze=False)
         for axis, quantity in zip(axes[0], quantities, strict=True):
             self._panel(axis, quantity)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

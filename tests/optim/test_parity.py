@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import shared
+from shared.arrays.kernels import optim as optim_kernels
+from shared.arrays.kernels.optim import reference
 from shared.testing import assert_close
 from tests.optim.cases import CASES, IDS, STEPS, gradient, start
 from tests.optim.schedules import SCHEDULES, STARTING_RATES
@@ -23,8 +25,12 @@ def step_with(params, optimizer, step, tensor):
     optimizer.step()
 
 
+@pytest.mark.parametrize("kernels", ["as dispatched", "formulas"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
-def test_parameters_after_twelve_steps_are_pytorchs(name, options, request):
+def test_parameters_after_twelve_steps_are_pytorchs(name, options, kernels, monkeypatch):
+    if kernels == "formulas":
+        for function in ("sgd", "adam"):
+            monkeypatch.setattr(optim_kernels, function, getattr(reference, function))
     params = [shared.tensor(a, requires_grad=True) for a in start(np.float64)]
     optimizer = getattr(shared.optim, name)(params, **options)
     for step in range(STEPS):

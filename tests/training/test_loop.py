@@ -2,7 +2,7 @@
 
 import math
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 import shared
@@ -10,7 +10,7 @@ from shared import nn
 from shared.data import DataLoader, TensorDataset
 from shared.training import History, accuracy, evaluate, fit, train_one_epoch
 
-matplotlib.use("Agg")
+plt.switch_backend("Agg")
 
 
 def line(n=32):
@@ -213,6 +213,7 @@ def test_the_plot_has_a_panel_per_quantity_with_labels():
     assert lines == {"training": [2.0, 1.0], "validation": [2.5, 2.0]}
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2]
     assert figure.get_suptitle() == "A run"
+    assert not plt.get_fignums(), "pyplot would show the figure a second time"
 
 
 def test_a_plot_without_validation_and_of_nothing():
