@@ -81,6 +81,7 @@ def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None
         km=_own_kernel(),
         timeout=CELL_SECONDS,
         record_timing=False,
+        coalesce_streams=True,  # a progress bar ends up as one line, not as one output per refresh
         resources={"metadata": {"path": str(root)}},
         on_cell_execute=before,
         on_cell_executed=after,

@@ -40,6 +40,18 @@ def test_writing_stores_outputs_without_machine_paths_and_passes_the_check(tmp_p
     assert "execution" not in stored["cells"][1]["metadata"]
 
 
+def test_a_progress_bar_is_stored_as_its_last_line(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "for i in range(3):\n"
+        "    print(f'\\rstep {i}', end='', file=sys.stderr, flush=True)\n"
+        "    time.sleep(0.2)"
+    )
+    executed, _ = notebooks.execute(make(tmp_path / "a.ipynb", code), tmp_path)
+    outputs = executed.cells[1].outputs
+    assert [output.text.strip() for output in outputs] == ["step 2"], f"one line is expected, got {outputs}"
+
+
 def test_a_failing_cell_is_named_with_its_source_and_its_error(tmp_path: Path) -> None:
     path = make(tmp_path / "a.ipynb", "x = 1", "x / 0")
     with pytest.raises(CourseError) as error:
