@@ -1,0 +1,56 @@
+"""The benchmark scripts run, one library per process, and say what they measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import run
+
+FOLDER = Path(run.__file__).parent
+
+
+def test_every_workload_is_in_the_runner_s_list():
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"run", "timing"}
+    assert scripts == set(run.WORKLOADS)
+
+
+@pytest.mark.parametrize("name", run.WORKLOADS)
+def test_a_workload_measures_shared(name):
+    result = run.once(name, "shared", threads=1, seconds=0.01)
+    assert result["cpu_ms"] > 0 and result["wall_ms"] > 0 and result["peak_mb"] > 0
+
+
+def test_the_process_that_measures_shared_has_no_torch():
+    code = """
+import sys, timing, mlp_step
+timing.measure(mlp_step.build(timing.load("shared", 1)), 0.01)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_workload_that_fails_is_reported_with_its_error(monkeypatch):
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, "", "ZeroDivisionError")
+    )
+    with pytest.raises(SystemExit, match="mlp_step with shared failed:\nZeroDivisionError"):
+        run.once("mlp_step", "shared", threads=1, seconds=0.01)
+
+
+def test_a_row_compares_the_two_libraries_pair_by_pair(monkeypatch):
+    times = {"shared": iter([1.0, 2.0, 9.0]), "torch": iter([2.0, 8.0, 10.0])}
+
+    def once(name, library, threads, seconds):
+        return {"cpu_ms": next(times[library]), "wall_ms": 0.0, "peak_mb": 1.0, "version": library}
+
+    monkeypatch.setattr(run, "once", once)
+    row = run.compare("tiny_add", pairs=3, threads=1, seconds=0.0)
+    assert row["ratio"] == 0.5, "the median of 1/2, 2/8 and 9/10"
+    assert row["ours_ms"] == 2.0 and row["torch_ms"] == 8.0
+    json.dumps(row)
