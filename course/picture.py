@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 from course.files import write_atomically
 from course.plotting import COLORS, use_style
@@ -60,7 +61,8 @@ def training() -> str:
 
     use_style()
     figure = plt.figure(figsize=(8.8, 3.0))
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1, 1.1, 1.1)).flat
+    parts: Any = figure.subfigures(1, 3, width_ratios=(1, 1.1, 1.1))
+    left, middle, right = parts
     for position, axes in enumerate(left.subplots(3, 4).flat):
         axes.imshow(images[position, 0].numpy(), cmap="gray_r")
         right_answer = said[position].item() == labels[position].item()

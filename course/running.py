@@ -81,24 +81,28 @@ def check_and_record(folder: Path) -> Check | None:
 
 def print_milestones(checks: list[Check], notebook_seconds: dict[str, float]) -> None:
     """The table of milestones with outcomes, times, and what the tests measured (`record_property`)."""
-    table = Table("", "Milestone", "Outcome", "Seconds", "Measured", title="Milestones", title_justify="left")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)
+    table = Table("", "Milestone", "Outcome", "Seconds", box=None, pad_edge=False)
     for result in checks:
-        sprint = result.sprint
-        notes = [f"tests {result.seconds:.0f} s of {sprint.tests_seconds:g}"]
-        if sprint.folder.name in notebook_seconds:
-            notes.append(f"notebooks {notebook_seconds[sprint.folder.name]:.0f} s of {sprint.notebooks_seconds:g}")
-        table.add_section()
-        table.add_row(sprint.label, sprint.title, "", "", "; ".join(notes), style="bold")
+        sprint, name = result.sprint, result.sprint.folder.name
+        times = [f"tests {result.seconds:.0f} s (budget {sprint.tests_seconds:g})"]
+        if name in notebook_seconds:
+            times.insert(0, f"notebooks {notebook_seconds[name]:.0f} s (budget {sprint.notebooks_seconds:g})")
+        table.add_row(sprint.label, f"{escape(sprint.title)}: {', '.join(times)}", style="bold")
         for milestone in sprint.milestones:
             entry = result.milestones[milestone.id]
             outcome = f"[{STYLES[entry['outcome']]}]{entry['outcome']}[/]"
-            remark = ", ".join(f"{name} {_short(value)}" for name, value in entry["measured"].items())
+            remark = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in entry["measured"].items())
             if entry["outcome"] != "passed":
                 remark = entry["message"].partition("\n")[0]
-            table.add_row("", escape(milestone.text), outcome, f"{entry['seconds']:.2f}", escape(remark))
-    Console().print("", table)
+            text = escape(milestone.text) + (f"\n[dim]{escape(remark)}[/]" if remark else "")
+            table.add_row("", text, outcome, f"{entry['seconds']:.2f}")
+        table.add_row()
+    console.print("\n[bold]Milestones[/]\n", table)
     states = [entry["outcome"] for result in checks for entry in result.milestones.values()]
-    Console().print(f"{states.count('passed')} of {len(states)} milestones reached.")
+    console.print(f"{states.count('passed')} of {len(states)} milestones reached.")
 
 
 def _short(value: object) -> str:
