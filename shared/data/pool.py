@@ -220,7 +220,8 @@ def _setup_error(error: RemoteError) -> Exception:
     if "__main__" in error.text and "Can't get attribute" in error.text:
         return RuntimeError(
             "The dataset (or collate_fn, or worker_init_fn) is defined in a notebook or at the prompt, where worker "
-            "processes cannot find it: move it into a .py file and import it, or use num_workers=0.\n" + error.text
+            "processes cannot find it: move it into a .py file and import it, or use num_workers=0 "
+            f"({error.text.strip().splitlines()[-1]})."
         )
     return error.exception()
 

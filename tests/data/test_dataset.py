@@ -96,6 +96,14 @@ def test_random_split_by_fractions_rounds_as_pytorch(total, weights):
         assert [len(part) for part in random_split(range(total), fractions)] == expected
 
 
+@pytest.mark.parametrize(
+    "total, fractions, lengths",
+    [(10, [1 / 3] * 3, [4, 3, 3]), (7, [0.5, 0.5], [4, 3]), (11, [0.5, 0.3, 0.2], [6, 3, 2]), (4, [1.0], [4])],
+)
+def test_what_fractions_leave_over_goes_to_the_first_parts(total, fractions, lengths):
+    assert [len(part) for part in random_split(range(total), fractions)] == lengths
+
+
 def test_random_split_is_fixed_by_a_generator_or_by_manual_seed():
     first = random_split(range(50), [40, 10], shared.Generator().manual_seed(3))
     again = random_split(range(50), [40, 10], shared.Generator().manual_seed(3))
