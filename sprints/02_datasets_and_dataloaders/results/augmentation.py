@@ -32,9 +32,7 @@ def augmented(images: np.ndarray, transform) -> np.ndarray:
     return images if transform is None else np.stack([transform(image) for image in images])
 
 
-def train(
-    images, labels, test_images, test_labels, transform, epochs: int, seed: int, normal, lr=0.05, batch=32
-):
+def train(images, labels, test_images, test_labels, transform, epochs: int, seed: int, normal, lr=0.05, batch=32):
     """Train a 784-128-10 network; returns it with (train accuracy, test accuracy) after each epoch."""
     shared.manual_seed(seed)
     parameters, rng = start((images[0].size, 128, 10), seed), np.random.default_rng(seed)
@@ -110,9 +108,7 @@ def draw_accuracy(histories: dict[str, np.ndarray], images: np.ndarray):
             ax.grid(False)
             if j == 0:
                 ax.set_title(name, fontsize=9, color=colour, fontweight="bold")
-    axes["curves"].set(
-        xlabel="epoch", ylabel="right on test images (%)", title="500 training images", ylim=(50, 95)
-    )
+    axes["curves"].set(xlabel="epoch", ylabel="right on test images (%)", title="500 training images", ylim=(50, 95))
     axes["curves"].legend(loc="lower right", fontsize=9)
     return figure
 
@@ -150,15 +146,12 @@ def main() -> None:
     for name, history in histories.items():
         results.metric(f"train_accuracy_{short[name]}", 100 * history[:, -5:, 0].mean(), unit="%")
         results.metric(f"test_accuracy_{short[name]}", 100 * history[:, -5:, 1].mean(), unit="%")
-        results.metric(
-            f"test_accuracy_{short[name]}_spread", 100 * np.ptp(history[:, -5:, 1].mean(axis=1)), unit="%"
-        )
+        results.metric(f"test_accuracy_{short[name]}_spread", 100 * np.ptp(history[:, -5:, 1].mean(axis=1)), unit="%")
 
     plan = "shift, rotate ≤ 15°"
     shared.manual_seed(0)
     tries = [
-        evaluate(networks[plan], normal(augmented(test_set.images, PLANS[plan])), test_set.labels)[1]
-        for _ in range(10)
+        evaluate(networks[plan], normal(augmented(test_set.images, PLANS[plan])), test_set.labels)[1] for _ in range(10)
     ]
     results.metric(
         "evaluated_clean",

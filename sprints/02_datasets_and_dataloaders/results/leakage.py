@@ -48,12 +48,8 @@ def main() -> None:
     results.metric("noise_accuracy_leaked", 100 * np.mean(scores[True]), unit="%")
     results.metric("noise_accuracy_honest", 100 * np.mean(scores[False]), unit="%")
     results.save()
-    print(
-        f"features selected on all examples:     {100 * np.mean(scores[True]):.1f} % right on the test half"
-    )
-    print(
-        f"features selected on the training half: {100 * np.mean(scores[False]):.1f} % right on the test half"
-    )
+    print(f"features selected on all examples:     {100 * np.mean(scores[True]):.1f} % right on the test half")
+    print(f"features selected on the training half: {100 * np.mean(scores[False]):.1f} % right on the test half")
 
 
 if __name__ == "__main__":

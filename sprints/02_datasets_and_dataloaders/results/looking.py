@@ -75,9 +75,7 @@ def main() -> None:
 
     use_style()
     results = Results(__file__)
-    results.figure(
-        draw_strokes(), "strokes", alt="Six 4×4 images with their bytes: three ones, three sevens."
-    )
+    results.figure(draw_strokes(), "strokes", alt="Six 4×4 images with their bytes: three ones, three sevens.")
     results.figure(
         draw_grid(train.images, y),
         "digits_grid",

@@ -55,9 +55,7 @@ def merged(values: np.ndarray, batch: int) -> np.float32:
         part = values[first : first + batch]
         part_mean = part.mean(dtype=np.float32)
         delta, both = part_mean - mean, n + len(part)
-        m2 += ((part - part_mean) ** 2).sum(dtype=np.float32) + delta * delta * np.float32(
-            n * len(part) / both
-        )
+        m2 += ((part - part_mean) ** 2).sum(dtype=np.float32) + delta * delta * np.float32(n * len(part) / both)
         mean += delta * np.float32(len(part) / both)
         n = both
     return m2 / np.float32(n)
@@ -88,9 +86,7 @@ def eigenvalue_ratio(x: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--lr", type=float, default=0.1, help="the one learning rate tried on all three scales"
-    )
+    parser.add_argument("--lr", type=float, default=0.1, help="the one learning rate tried on all three scales")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--points", type=int, default=2, help="learning rates per factor of ten")
     parser.add_argument("--seed", type=int, default=0)
@@ -135,6 +131,8 @@ def main() -> None:
         name = next(n for n, (v, _) in scales.items() if v is inputs)
         results.metric(f"best_loss_{short}", losses[name].min(), unit="nats")
         results.metric(f"best_rate_{short}", rates[losses[name].argmin()])
+        initial = evaluate(start((inputs.shape[1], 64, 10), arguments.seed), inputs, y)[0]
+        results.metric(f"initial_loss_{short}", initial, unit="nats")
         loss = loss_after(inputs, y, arguments.lr, arguments.batch, arguments.seed)
         results.metric(f"loss_at_one_rate_{short}", loss, unit="nats")
         results.metric(f"eigenvalue_ratio_{short}", eigenvalue_ratio(inputs))

@@ -83,9 +83,7 @@ def main() -> None:
     sizes = [1, 2, 4, 8, 16, 32, 64, 100, 200, 400, 800, 1600]
     errors = gradient_errors(x, y, sizes, arguments.draws, arguments.seed)
     runs = {
-        order: train(
-            x, y, x_test, y_test, order, arguments.epochs, arguments.batch, arguments.lr, arguments.seed
-        )
+        order: train(x, y, x_test, y_test, order, arguments.epochs, arguments.batch, arguments.lr, arguments.seed)
         for order in ORDERS
     }
 
@@ -93,9 +91,7 @@ def main() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0))
     for order, (curve, _) in runs.items():
         left.plot(*curve.T, label=order, color=COLORS[ORDERS[order]], lw=1.5)
-    left.set(
-        xlabel="step", ylabel="loss on the training set (nats)", title="The same examples in three orders"
-    )
+    left.set(xlabel="step", ylabel="loss on the training set (nats)", title="The same examples in three orders")
     left.set(yscale="log")
     left.legend(loc="lower left")
     right.loglog(sizes, errors["formula"], color=COLORS["black"], lw=1, label="formula, shuffled")

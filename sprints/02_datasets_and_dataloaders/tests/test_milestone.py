@@ -49,9 +49,7 @@ def epoch(loader) -> list[list[int]]:
 # ------------------------------------------------------------------------------------------ batches and order
 
 
-@pytest.mark.parametrize(
-    "length, batch_size, shuffle", [(6, 4, False), (6, 4, True), (7, 1, True), (5, 8, False)]
-)
+@pytest.mark.parametrize("length, batch_size, shuffle", [(6, 4, False), (6, 4, True), (7, 1, True), (5, 8, False)])
 def test_an_epoch_visits_every_example_exactly_once(length, batch_size, shuffle):
     dataset = Numbers(length)
     batches = epoch(DataLoader(dataset, batch_size=batch_size, shuffle=shuffle))
@@ -59,9 +57,7 @@ def test_an_epoch_visits_every_example_exactly_once(length, batch_size, shuffle)
     missing, repeated = sorted(set(range(length)) - set(seen)), sorted({i for i in seen if seen.count(i) > 1})
     assert not missing, f"examples {missing} of {length} never came: is the short last batch lost?"
     assert not repeated, f"examples {repeated} came more than once: are indices drawn with replacement?"
-    assert dataset.asked == [1] * length, (
-        f"__getitem__ was called {dataset.asked} times per example, not once each"
-    )
+    assert dataset.asked == [1] * length, f"__getitem__ was called {dataset.asked} times per example, not once each"
     if not shuffle:
         assert seen == list(range(length)), f"without shuffle the order is 0, 1, 2, …, but it was {seen}"
 
@@ -80,9 +76,7 @@ def test_the_short_last_batch_is_kept_or_dropped_as_asked():
         case = f"{length} examples in batches of {size}, drop_last={drop_last}"
         assert sizes == expected, f"{case}: the batches have sizes {sizes}, expected {expected}"
         rule = "⌊N/B⌋ when dropping, else ⌈N/B⌉"
-        assert len(loader) == len(expected), (
-            f"{case}: len(loader) is {len(loader)}, expected {len(expected)} ({rule})"
-        )
+        assert len(loader) == len(expected), f"{case}: len(loader) is {len(loader)}, expected {len(expected)} ({rule})"
 
 
 def test_shuffles_repeat_with_the_seed_and_differ_between_epochs():
@@ -93,15 +87,9 @@ def test_shuffles_repeat_with_the_seed_and_differ_between_epochs():
 
     first, again, other = orders(0), orders(0), orders(1)
     assert first[0] != list(range(50)), "shuffle=True left the examples in their stored order"
-    assert first == again, (
-        "manual_seed(0) twice gave two different orders: the sampler draws from another generator"
-    )
-    assert first[0] != other[0], (
-        "manual_seed(0) and manual_seed(1) gave the same order: the seed has no effect"
-    )
-    assert first[0] != first[1] != first[2], (
-        "two epochs had the same order: the generator is seeded inside the loop"
-    )
+    assert first == again, "manual_seed(0) twice gave two different orders: the sampler draws from another generator"
+    assert first[0] != other[0], "manual_seed(0) and manual_seed(1) gave the same order: the seed has no effect"
+    assert first[0] != first[1] != first[2], "two epochs had the same order: the generator is seeded inside the loop"
     # Each example comes first equally often: 2,000 shuffles of 5, five places, 4 standard deviations of room.
     loader = DataLoader(Numbers(5), batch_size=5, shuffle=True)
     firsts = np.bincount([epoch(loader)[0][0] for _ in range(2000)], minlength=5)
@@ -122,29 +110,19 @@ def test_a_batch_has_the_structure_of_an_example():
         for i in range(3)
     ]
     batch = default_collate(examples)
-    assert sorted(batch) == ["box", "byte", "image", "name"], (
-        f"a batch of dicts is a dict, but got {type(batch)}"
-    )
+    assert sorted(batch) == ["box", "byte", "image", "name"], f"a batch of dicts is a dict, but got {type(batch)}"
     shape = tuple(batch["image"].shape)
-    assert shape == (3, 1, 4, 4), (
-        f"three images (1, 4, 4) stack along a new first axis to (3, 1, 4, 4), not {shape}"
-    )
-    assert np.asarray(batch["image"])[:, 0, 0, 0].tolist() == [0, 1, 2], (
-        "image i of the batch is not example i's"
-    )
+    assert shape == (3, 1, 4, 4), f"three images (1, 4, 4) stack along a new first axis to (3, 1, 4, 4), not {shape}"
+    assert np.asarray(batch["image"])[:, 0, 0, 0].tolist() == [0, 1, 2], "image i of the batch is not example i's"
     integers, floats = batch["box"]
     found = [np.asarray(leaf).dtype.name for leaf in (batch["image"], integers, floats, batch["byte"])]
     expected = ["float32", "int64", "float64", "uint8"]
     assert found == expected, f"dtypes of image, int, float, uint8 leaves: {found}, expected {expected}"
     assert np.asarray(integers).tolist() == [0, 1, 2] and np.asarray(floats).tolist() == [0.0, 0.5, 1.0]
-    assert batch["name"] == ["n0", "n1", "n2"], (
-        f"strings do not stack; they stay a list, but got {batch['name']}"
-    )
+    assert batch["name"] == ["n0", "n1", "n2"], f"strings do not stack; they stay a list, but got {batch['name']}"
 
     images, labels = next(iter(DataLoader([(SEVEN, 1), (SEVEN, 0)], batch_size=2)))
-    assert isinstance(images, shared.Tensor) and isinstance(labels, shared.Tensor), (
-        "a batch consists of Tensors"
-    )
+    assert isinstance(images, shared.Tensor) and isinstance(labels, shared.Tensor), "a batch consists of Tensors"
     assert tuple(images.shape) == (2, 4, 4) and tuple(labels.shape) == (2,)
     with pytest.raises(RuntimeError, match=r"equal size.*\[2\].*\[3\]"):
         default_collate([np.zeros(2), np.zeros(3)])
@@ -155,9 +133,7 @@ def test_composed_datasets_map_their_indices():
     both = ConcatDataset([letters, more])
     spelt = "".join(both[i] for i in range(len(both)))
     assert spelt == "abcdefWXYZ", f"the two lists one after the other spell 'abcdefWXYZ', not {spelt!r}"
-    assert both[6] == "W" and both[5] == "f", (
-        "index 6 is the first of the second part: its place is 6 − 6, not 6"
-    )
+    assert both[6] == "W" and both[5] == "f", "index 6 is the first of the second part: its place is 6 − 6, not 6"
     assert both[-1] == "Z", "index −1 is the last example of the last part"
     with pytest.raises(IndexError):
         both[10]  # without IndexError `for x in both` never ends
@@ -172,12 +148,8 @@ def test_composed_datasets_map_their_indices():
     shared.manual_seed(0)
     parts = random_split(range(100), [70, 30])
     first, second = (set(part[i] for i in range(len(part))) for part in parts)
-    assert (len(first), len(second)) == (70, 30), (
-        f"sizes are {len(first)} and {len(second)}: examples come twice"
-    )
-    assert not first & second, (
-        f"{len(first & second)} examples lie in both parts: what is tested was trained on"
-    )
+    assert (len(first), len(second)) == (70, 30), f"sizes are {len(first)} and {len(second)}: examples come twice"
+    assert not first & second, f"{len(first & second)} examples lie in both parts: what is tested was trained on"
     assert first | second == set(range(100)), "some examples lie in neither part"
     assert first != set(range(70)), "the first 70 went to the first part: the split is a slice, not random"
     assert [len(p) for p in random_split(range(10), [0.75, 0.25])] == [8, 2], (
@@ -190,39 +162,27 @@ def test_composed_datasets_map_their_indices():
 
 def test_transforms_agree_with_the_hand_computed_seven():
     image = transforms.ToTensor()(SEVEN)
-    assert tuple(image.shape) == (1, 4, 4), (
-        f"(4, 4) bytes become (1, 4, 4): channels come first; got {image.shape}"
-    )
+    assert tuple(image.shape) == (1, 4, 4), f"(4, 4) bytes become (1, 4, 4): channels come first; got {image.shape}"
     assert np.asarray(image).dtype == np.float32, f"ToTensor gives float32, not {np.asarray(image).dtype}"
     assert np.asarray(image).max() == 1.0, "byte 255 becomes 1.0: divide by 255"
     grey = np.asarray(transforms.ToTensor()(np.full((4, 4), 153, dtype=np.uint8)))
     np.testing.assert_allclose(grey, 0.6, rtol=1e-6, err_msg="byte 153 becomes 153/255 = 0.6")
     colour = transforms.ToTensor()(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
-    assert tuple(colour.shape) == (3, 2, 4), (
-        f"(H, W, C) = (2, 4, 3) becomes (C, H, W) = (3, 2, 4), not {colour.shape}"
-    )
-    np.testing.assert_allclose(
-        np.asarray(colour)[1, 0] * 255, [1, 4, 7, 10], rtol=1e-5, err_msg="channel 1 of row 0"
-    )
+    assert tuple(colour.shape) == (3, 2, 4), f"(H, W, C) = (2, 4, 3) becomes (C, H, W) = (3, 2, 4), not {colour.shape}"
+    np.testing.assert_allclose(np.asarray(colour)[1, 0] * 255, [1, 4, 7, 10], rtol=1e-5, err_msg="channel 1 of row 0")
 
     mean, std = 26.6 / 96, math.sqrt(23.96 / 96 - (26.6 / 96) ** 2)  # the six strokes of notes/03
     normalised = np.asarray(transforms.Normalize((mean,), (std,))(image))
     ink = np.asarray(image) == 1
-    np.testing.assert_allclose(
-        normalised[~ink], -0.66654, atol=1e-5, err_msg="paper is (0 − 0.27708)/0.41570"
-    )
+    np.testing.assert_allclose(normalised[~ink], -0.66654, atol=1e-5, err_msg="paper is (0 − 0.27708)/0.41570")
     np.testing.assert_allclose(normalised[ink], 1.73903, atol=1e-5, err_msg="ink is (1 − 0.27708)/0.41570")
-    assert np.asarray(image).max() == 1.0, (
-        "Normalize changed its input; without inplace=True it returns a new array"
-    )
+    assert np.asarray(image).max() == 1.0, "Normalize changed its input; without inplace=True it returns a new array"
     channels = shared.from_numpy(np.ones((2, 3, 1, 2), dtype=np.float32))
     scaled = np.asarray(transforms.Normalize((1, 0, -1), (1, 2, 4))(channels))[1, :, 0, 0]
     np.testing.assert_allclose(scaled, [0, 0.5, 0.5], err_msg="each channel has its own mean and std")
 
     steps = [lambda x: x + 1, lambda x: x * 10]
-    assert transforms.Compose(steps)(2) == 30, (
-        "Compose([f, g])(x) is g(f(x)): (2 + 1) · 10 = 30; 21 is f(g(x))"
-    )
+    assert transforms.Compose(steps)(2) == 30, "Compose([f, g])(x) is g(f(x)): (2 + 1) · 10 = 30; 21 is f(g(x))"
 
 
 def slow_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
@@ -260,12 +220,8 @@ def test_streaming_statistics_equal_two_passes(offset):
     one, two = RunningStatistics(), RunningStatistics()
     one.update(images[:7]), two.update(images[7:])
     one.merge(two)
-    np.testing.assert_allclose(
-        one.std, std, rtol=1e-5, err_msg="merging two parts must equal seeing all of it"
-    )
-    assert one.count == images[:, 0].size, (
-        f"count is values per channel, {images[:, 0].size}, not {one.count}"
-    )
+    np.testing.assert_allclose(one.std, std, rtol=1e-5, err_msg="merging two parts must equal seeing all of it")
+    assert one.count == images[:, 0].size, f"count is values per channel, {images[:, 0].size}, not {one.count}"
 
 
 def rotate_by_hand(image: np.ndarray, degrees: float, bilinear: bool) -> np.ndarray:
@@ -293,9 +249,7 @@ def rotate_by_hand(image: np.ndarray, degrees: float, bilinear: bool) -> np.ndar
 def test_a_rotation_reads_where_the_inverse_map_points():
     turned = transforms.RandomRotation((90, 90))(SEVEN)
     left = [[255, 255, 0, 0], [255, 0, 255, 255], [255, 0, 0, 0], [0, 0, 0, 0]]
-    assert turned.tolist() != np.rot90(SEVEN, -1).tolist(), (
-        "90° turned clockwise: positive angles go counter-clockwise"
-    )
+    assert turned.tolist() != np.rot90(SEVEN, -1).tolist(), "90° turned clockwise: positive angles go counter-clockwise"
     assert turned.tolist() == left, f"the seven turned left by 90° is\n{np.array(left)}\nbut got\n{turned}"
     assert turned.dtype == np.uint8, f"bytes stay bytes, but got {turned.dtype}"
     for degrees in (30, -75, 180):
@@ -308,9 +262,7 @@ def test_a_rotation_reads_where_the_inverse_map_points():
                 f"{expected[tuple(wrong[0])]:.1f}. The centre is ((W−1)/2, (H−1)/2) = (1.5, 1.5)."
             )
     tensor = transforms.RandomRotation((90, 90))(transforms.ToTensor()(SEVEN))
-    assert tuple(tensor.shape) == (1, 4, 4), (
-        f"a Tensor (C, H, W) keeps its layout, but got {tuple(tensor.shape)}"
-    )
+    assert tuple(tensor.shape) == (1, 4, 4), f"a Tensor (C, H, W) keeps its layout, but got {tuple(tensor.shape)}"
     np.testing.assert_allclose(np.asarray(tensor)[0] * 255, left, err_msg="a Tensor turns as its bytes do")
 
 
@@ -321,9 +273,7 @@ def test_augmentation_varies_in_training_and_is_absent_in_evaluation():
         [transforms.RandomRotation(30), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     )
     training = shared.data.datasets.ImageDataset(image[None], np.array([0]), ["a"], transform=augment)
-    evaluation = shared.data.datasets.ImageDataset(
-        image[None], np.array([0]), ["a"], transform=transforms.ToTensor()
-    )
+    evaluation = shared.data.datasets.ImageDataset(image[None], np.array([0]), ["a"], transform=transforms.ToTensor())
 
     def views(dataset, epochs: int = 20) -> list[bytes]:
         loader = DataLoader(dataset, batch_size=1)
@@ -333,16 +283,10 @@ def test_augmentation_varies_in_training_and_is_absent_in_evaluation():
     assert len(set(trained)) > 10, (
         f"20 epochs showed {len(set(trained))} different versions: is the draw made only once?"
     )
-    assert len(set(views(evaluation))) == 1, (
-        "evaluation showed several versions of one image: augmentation is on"
-    )
-    assert np.array_equal(training.images[0], np.arange(64).reshape(8, 8)), (
-        "the transform wrote into the dataset"
-    )
+    assert len(set(views(evaluation))) == 1, "evaluation showed several versions of one image: augmentation is on"
+    assert np.array_equal(training.images[0], np.arange(64).reshape(8, 8)), "the transform wrote into the dataset"
     shared.manual_seed(0)
-    assert views(training) == trained, (
-        "the same seed gave other versions: a transform draws from another generator"
-    )
+    assert views(training) == trained, "the same seed gave other versions: a transform draws from another generator"
 
     flip = transforms.RandomHorizontalFlip(p=0.25)
     flipped = sum(flip(image)[0, 0] == 7 for _ in range(2000))
