@@ -8,7 +8,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import elementwise
-from shared.ops.activation import in_float32, log_softmax, log_softmax_formula
+from shared.ops.activation import in_float32, log_softmax, log_softmax_formula, require_tensor
 from shared.ops.loss import check_reduction, legacy_reduction, reduced
 from shared.tensor import Tensor
 
@@ -191,6 +191,8 @@ def nll_loss(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
+    require_tensor("nll_loss", "input", input)
+    require_tensor("nll_loss", "target", target)
     return _classified(Nll, "nll_loss", input, target, weight, ignore_index, reduction)
 
 
@@ -218,6 +220,8 @@ def cross_entropy(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
+    require_tensor("cross_entropy", "input", input)
+    require_tensor("cross_entropy", "target", target)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if dtypes.is_floating(target.array.dtype) and target.array.shape == input.array.shape and input.ndim:

@@ -7,6 +7,7 @@ from typing import Any
 from shared.arrays import random
 from shared.arrays.device import device_of
 from shared.autograd import Function
+from shared.ops.activation import require_tensor
 from shared.ops.inplace import assign
 from shared.tensor import Tensor
 
@@ -50,6 +51,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     [0.0, 4.0]
     """
     _check(p)
+    require_tensor("dropout", "input", input)
     return _dropped(input, p, training, inplace, tuple(input.shape))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.arrays.device import xp
 from shared.autograd import Function
-from shared.ops.activation import in_float32
+from shared.ops.activation import in_float32, require_tensor
 from shared.ops.operands import promote
 from shared.tensor import Tensor
 
@@ -183,9 +183,8 @@ class KlDivLogTarget(PointwiseLoss):
 
 def _pair(name: str, input: Tensor, target: Tensor) -> list[Tensor]:
     """Both in one dtype; differing shapes broadcast, with PyTorch's warning."""
-    for tensor, role in ((input, "input"), (target, "target")):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected {role} to be a Tensor, but got {type(tensor).__name__}")
+    require_tensor(name, "input", input)
+    require_tensor(name, "target", target)
     a, b = tuple(input.array.shape), tuple(target.array.shape)
     if a != b:
         warnings.warn(
@@ -277,9 +276,12 @@ def huber_loss(
     return in_float32(HuberLoss(delta, 1.0, reduction, _raw(weight)), a, b)
 
 
-def _require_same_shape(message: str, input: Tensor, target: Tensor) -> None:
-    if tuple(target.shape) != tuple(input.shape):
-        raise ValueError(message.format(target=tuple(target.shape), input=tuple(input.shape)))
+def _require_same_shape(name: str, input: Tensor, target: Tensor) -> None:
+    require_tensor(name, "input", input)
+    require_tensor(name, "target", target)
+    a, b = tuple(input.array.shape), tuple(target.array.shape)
+    if a != b:
+        raise ValueError(f"{name}: Target size ({b}) must be the same as input size ({a})")
 
 
 def _raw(x: Tensor | None) -> Any:
@@ -297,13 +299,7 @@ def binary_cross_entropy(
     """−(t log p + (1 − t) log(1 − p)) for probabilities p = input in [0, 1]; both of one shape."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
-    _require_same_shape(
-        "binary_cross_entropy: Using a target size ({target}) that is different to the input size "
-        "({input}) is "
-        "deprecated. Please ensure they have the same size.",
-        input,
-        target,
-    )
+    _require_same_shape("binary_cross_entropy", input, target)
     p = input.array
     if xp(p).any((p < 0) | (p > 1)):
         raise RuntimeError(
@@ -331,11 +327,7 @@ def binary_cross_entropy_with_logits(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
-    _require_same_shape(
-        "binary_cross_entropy_with_logits: Target size ({target}) must be the same as input size ({input})",
-        input,
-        target,
-    )
+    _require_same_shape("binary_cross_entropy_with_logits", input, target)
     function = BceWithLogitsLoss(_raw(pos_weight), reduction, _raw(weight))
     return in_float32(function, *promote(input, target))
 
@@ -354,6 +346,8 @@ def kl_div(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction, ("none", "mean", "sum", "batchmean"))
+    require_tensor("kl_div", "input", input)
+    require_tensor("kl_div", "target", target)
     if reduction == "mean":
         warnings.warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size. "

@@ -125,6 +125,24 @@ def test_mistakes_are_named(call, error, words):
     assert not missing, f"{missing} not in: {raised.value}"
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu", "softmax", "log_softmax", "dropout", "softplus"])
+def test_a_function_takes_tensors_only(name):
+    with pytest.raises(TypeError, match=rf"{name}\(\): argument 'input' must be Tensor, not ndarray"):
+        getattr(F, name)(np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cross_entropy", "nll_loss", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "kl_div"]
+    + ["binary_cross_entropy", "binary_cross_entropy_with_logits"],
+)
+def test_a_loss_takes_tensors_only(name):
+    with pytest.raises(TypeError, match=rf"{name}\(\): argument 'input' must be Tensor, not ndarray"):
+        getattr(F, name)(np.zeros((4, 3)), LOGITS, reduction="sum")
+    with pytest.raises(TypeError, match=rf"{name}\(\): argument 'target' must be Tensor, not list"):
+        getattr(F, name)(LOGITS, [0, 1, 2, 0], reduction="sum")
+
+
 def test_different_shapes_broadcast_with_a_warning():
     with pytest.warns(UserWarning, match=r"target size \(\(3,\)\) that is different to the input size \(\(3, 1\)\)"):
         loss = F.mse_loss(shared.zeros(3, 1), shared.ones(3), reduction="none")
