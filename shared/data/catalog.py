@@ -130,6 +130,9 @@ def fetch(name: str, progress: bool = True, root: Path | None = None, force: boo
 
     Downloads what is missing into the cache (or `root`), trying each mirror in turn; with `force`, even what
     is there. Embedded datasets return {}. Raises DatasetUnavailable where no mirror served the right bytes.
+
+    >>> fetch("digits")
+    {}
     """
     found = {}
     for file in entry(name).files:
@@ -159,7 +162,11 @@ def _sentence(name: str, file: File, attempts: list[tuple[str, str]]) -> str:
 
 def status(name: str) -> str:
     """Where the dataset is, without any download and without reading whole files:
-    "embedded", "course-data", "cached", "incomplete" (some files, or of the wrong size) or "missing"."""
+    "embedded", "course-data", "cached", "incomplete" (some files, or of the wrong size) or "missing".
+
+    >>> status("digits")
+    'embedded'
+    """
     dataset = entry(name)
     if dataset.embedded:
         return "embedded"
@@ -187,6 +194,9 @@ def verify(name: str) -> dict[str, str]:
     """Reads every copy of every file and compares checksums, changing nothing: {path: "ok" or what is wrong}.
 
     A file that is nowhere is listed under its bare name as "missing". Embedded datasets return {}.
+
+    >>> verify("iris")
+    {}
     """
     report = {}
     for file in entry(name).files:

@@ -37,6 +37,11 @@ class IterableDataset(Dataset[T]):
     """Samples that come one after the other, such as lines of a stream. A subclass writes `__iter__()`.
 
     With several workers each has its own copy: share the work out by `get_worker_info()`, or samples come twice.
+
+    >>> class Countdown(IterableDataset):
+    ...     def __iter__(self): return iter([3, 2, 1])
+    >>> list(Countdown())
+    [3, 2, 1]
     """
 
     def __iter__(self) -> Iterator[T]:

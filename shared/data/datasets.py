@@ -25,6 +25,10 @@ class ImageDataset(Dataset[tuple]):
 
     `data`: uint8 Tensor (N, H, W). `targets`: int64 Tensor (N,). `classes`: the names of the labels.
     An image is handed to `transform` as a uint8 array (H, W), a label to `target_transform` as an int.
+
+    >>> dataset = ImageDataset(np.zeros((2, 8, 8), np.uint8), np.array([1, 0]), ["cat", "dog"], ToTensor())
+    >>> dataset[0][0].shape, dataset[0][1]
+    (Size([1, 8, 8]), 1)
     """
 
     def __init__(
@@ -78,6 +82,10 @@ class TableDataset(Dataset[tuple]):
     """Rows of numbers with a class each; sample `i` is `(features, label)`.
 
     `data`: float32 Tensor (N, F). `targets`: int64 Tensor (N,). `feature_names` and `classes`: their names.
+
+    >>> train, _ = load("iris")
+    >>> train.data.shape, train.classes[train[0][1]] in train.classes
+    (Size([120, 4]), True)
     """
 
     def __init__(

@@ -68,7 +68,11 @@ class Compose:
 
 
 class Lambda:
-    """Any function as a transform. A `lambda` cannot be sent to worker processes; a named function can."""
+    """Any function as a transform. A `lambda` cannot be sent to worker processes; a named function can.
+
+    >>> Lambda(lambda image: 255 - image)(np.zeros((1, 2), np.uint8)).tolist()
+    [[255, 255]]
+    """
 
     def __init__(self, lambd: Callable):
         if not callable(lambd):
@@ -137,7 +141,11 @@ class Normalize:
 
 
 class RandomHorizontalFlip:
-    """Mirrors left and right with probability `p`."""
+    """Mirrors left and right with probability `p`.
+
+    >>> RandomHorizontalFlip(p=1.0)(np.arange(3).reshape(1, 3)).tolist()
+    [[2, 1, 0]]
+    """
 
     def __init__(self, p: float = 0.5):
         self.p = p
@@ -156,6 +164,9 @@ class RandomCrop:
 
     `padding`: an int, (left/right, top/bottom) or (left, top, right, bottom). `padding_mode`: "constant"
     (with `fill`), "edge", "reflect" or "symmetric". `pad_if_needed` pads an image smaller than the window.
+
+    >>> RandomCrop(28, padding=2)(np.zeros((28, 28), np.uint8)).shape
+    (28, 28)
     """
 
     def __init__(
@@ -217,6 +228,9 @@ class RandomAffine:
     (as in torchvision, and the opposite of RandomRotation). translate: largest shift as a fraction of (width,
     height). scale: a pair the factor is drawn from. shear: an angle in degrees, or a pair (x only), or four
     numbers (x and y). `fill` is the value of what comes in from outside.
+
+    >>> RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1))(np.zeros((28, 28), np.uint8)).shape
+    (28, 28)
     """
 
     def __init__(
@@ -272,7 +286,11 @@ class RandomAffine:
 
 class RandomRotation:
     """Rotates by an angle in degrees drawn from (−degrees, degrees), or from the given pair; positive is
-    counter-clockwise. `expand` makes the result large enough to hold the whole rotated image."""
+    counter-clockwise. `expand` makes the result large enough to hold the whole rotated image.
+
+    >>> RandomRotation((90, 90))(np.arange(4).reshape(2, 2)).tolist()
+    [[1, 3], [0, 2]]
+    """
 
     def __init__(
         self,

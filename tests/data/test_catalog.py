@@ -151,6 +151,13 @@ def test_a_good_file_is_fetched_once(things, server, tmp_path):
     assert catalog.verify("things") == {str(paths["things.bin"]): "ok"}
 
 
+def test_force_fetches_what_is_there_already(things, server, tmp_path):
+    things(server.address + "/good/things.bin")
+    catalog.fetch("things", progress=False)
+    catalog.fetch("things", progress=False, force=True)
+    assert server.requests == ["good", "good"] and in_cache(tmp_path) == ["things.bin"]
+
+
 def test_a_progress_bar_is_shown_where_asked(things, server, capfd):
     things(server.address + "/good/things.bin")
     catalog.fetch("things", progress=True)

@@ -85,6 +85,10 @@ def test_weighted_follows_the_weights():
     assert counts[1] == 0 and 2840 < counts[2] < 3160  # 3000 ± 5.8 standard deviations
 
 
+def test_weights_may_be_a_tensor():
+    assert set(WeightedRandomSampler(shared.tensor([0.0, 2.0]), 4)) == {1}
+
+
 def test_weighted_without_replacement_repeats_nothing():
     assert sorted(WeightedRandomSampler([1.0, 2.0, 3.0, 0.0], 3, replacement=False)) == [0, 1, 2]
 
