@@ -145,6 +145,15 @@ def test_boxes_do_not_overlap_and_edges_go_forward(tensor, direction, monkeypatc
         assert xb > xa if direction == "LR" else yb < ya
 
 
+def test_a_leaf_stands_just_before_its_first_use():
+    x, late = leaf(2.0), leaf(3.0)
+    graph = drawing._collect(x.exp().exp().exp() * late + late, drawing._names({"late": late}), True)
+    layers = drawing._layers(graph)
+    number = [box.title for box in graph.boxes].index("late")
+    product = [box.title for box in graph.boxes].index("Mul")
+    assert layers[number] == layers[product] - 1 == 3
+
+
 def test_long_graphs_go_downwards():
     def size(svg):
         return [float(v) for v in ET.fromstring(svg).get("viewBox").split()[2:]]
