@@ -55,8 +55,9 @@ def test_an_epoch_visits_every_example_exactly_once(length, batch_size, shuffle)
     batches = epoch(DataLoader(dataset, batch_size=batch_size, shuffle=shuffle))
     seen = list(itertools.chain(*batches))
     missing, repeated = sorted(set(range(length)) - set(seen)), sorted({i for i in seen if seen.count(i) > 1})
-    assert not missing, f"examples {missing} of {length} never came: is the short last batch lost?"
-    assert not repeated, f"examples {repeated} came more than once: are indices drawn with replacement?"
+    why = "are indices drawn with replacement?" if repeated else "is the short last batch lost?"
+    assert not missing, f"examples {missing} of {length} never came, {repeated or 'none'} came twice: {why}"
+    assert not repeated, f"examples {repeated} came more than once: does a batch start where the last one began?"
     assert dataset.asked == [1] * length, f"__getitem__ was called {dataset.asked} times per example, not once each"
     if not shuffle:
         assert seen == list(range(length)), f"without shuffle the order is 0, 1, 2, …, but it was {seen}"
@@ -131,7 +132,15 @@ def test_a_batch_has_the_structure_of_an_example():
 def test_composed_datasets_map_their_indices():
     letters, more = list("abcdef"), list("WXYZ")
     both = ConcatDataset([letters, more])
-    spelt = "".join(both[i] for i in range(len(both)))
+    assert len(both) == 10, f"6 and 4 examples one after the other are 10, not {len(both)}"
+    spelt = ""
+    for i in range(10):
+        try:
+            spelt += both[i]
+        except IndexError as error:
+            pytest.fail(
+                f"index {i} of 10 raised IndexError ({error}): after {spelt!r}, which part, and which place in it?"
+            )
     assert spelt == "abcdefWXYZ", f"the two lists one after the other spell 'abcdefWXYZ', not {spelt!r}"
     assert both[6] == "W" and both[5] == "f", "index 6 is the first of the second part: its place is 6 − 6, not 6"
     assert both[-1] == "Z", "index −1 is the last example of the last part"
@@ -288,13 +297,13 @@ def test_augmentation_varies_in_training_and_is_absent_in_evaluation():
     shared.manual_seed(0)
     assert views(training) == trained, "the same seed gave other versions: a transform draws from another generator"
 
+    assert transforms.RandomHorizontalFlip(p=1)(image).tolist() == image[:, ::-1].tolist(), (
+        "left and right, not top and bottom"
+    )
     flip = transforms.RandomHorizontalFlip(p=0.25)
     flipped = sum(flip(image)[0, 0] == 7 for _ in range(2000))
     room = 4 * math.sqrt(2000 * 0.25 * 0.75)
     assert abs(flipped - 500) < room, f"p=0.25 flipped {flipped} of 2,000; 500 ± {room:.0f} is expected"
-    assert transforms.RandomHorizontalFlip(p=1)(image).tolist() == image[:, ::-1].tolist(), (
-        "left and right, not top and bottom"
-    )
     corners = {int(transforms.RandomCrop(4)(image)[0, 0]) for _ in range(500)}
     assert corners == {8 * r + c for r in range(5) for c in range(5)}, (
         f"a 4×4 window in 8×8 has 25 places, corners (0–4, 0–4); {len(corners)} of them came in 500 draws"
