@@ -84,8 +84,8 @@ class TableDataset(Dataset[tuple]):
     `data`: float32 Tensor (N, F). `targets`: int64 Tensor (N,). `feature_names` and `classes`: their names.
 
     >>> train, _ = load("iris")
-    >>> train.data.shape, train.classes[train[0][1]] in train.classes
-    (Size([120, 4]), True)
+    >>> train.data.shape, len(train.classes)
+    (Size([120, 4]), 3)
     """
 
     def __init__(
