@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,8 @@ def lab(
     target = (notebooks[0] if notebooks else folder).relative_to(ROOT)
     print(f"Opening {target}; stop with Ctrl-C.", flush=True)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", str(ROOT / target)]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: Jupyter asks for a word of consent
+        command.append("--allow-root")
     raise typer.Exit(subprocess.run([*command, *([] if browser else ["--no-browser"])], cwd=ROOT).returncode)
 
 

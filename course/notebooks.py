@@ -7,8 +7,10 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +69,11 @@ def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None
 
     notebook = read(path)
     position = {"index": 0, "done": 0}
+    stopped = threading.Event()
 
     def before(cell: NotebookNode, cell_index: int) -> None:
+        if stopped.is_set():
+            raise DeadKernelError("stopped")
         position["index"] = cell_index
 
     def after(cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
@@ -76,9 +81,10 @@ def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None
         if on_cell:
             on_cell(position["done"])
 
+    manager = _own_kernel()
     client = NotebookClient(
         notebook,
-        km=_own_kernel(),
+        km=manager,
         timeout=CELL_SECONDS,
         record_timing=False,
         coalesce_streams=True,  # a progress bar ends up as one line, not as one output per refresh
@@ -89,13 +95,21 @@ def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     started = time.perf_counter()
-    try:
-        client.execute(env=environment)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        source = "".join(notebook.cells[position["index"]]["source"])
-        raise CourseError(
-            f"{path.name}: cell {position['index'] + 1} failed.\n\n{source}\n\n{str(error).strip()}"
-        ) from None
+    # In a thread of its own, nbclient leaves the signal handlers alone: its own one waits for ever after Ctrl-C.
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.execute, env=environment)
+        try:
+            running.result()
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            number, source = position["index"] + 1, "".join(notebook.cells[position["index"]]["source"])
+            why = error.traceback if isinstance(error, CellExecutionError) else str(error)
+            why = re.sub(r"\x1b\[[0-9;]*m", "", why).strip()
+            raise CourseError(f"{path.name}: cell {number} failed.\n\n{source}\n\n{why}") from None
+        except KeyboardInterrupt:
+            stopped.set()
+            if process := getattr(manager.provisioner, "process", None):
+                process.kill()
+            raise
     return notebook, time.perf_counter() - started
 
 

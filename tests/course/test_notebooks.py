@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -118,3 +124,36 @@ def test_a_broken_file_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.name)
 def test_the_committed_notebook_is_fresh(path: Path) -> None:
     assert notebooks.problems(path) == [], path.relative_to(ROOT)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_stops_the_kernel_too(tmp_path: Path) -> None:
+    written = tmp_path / "pid"
+    source = f"import os, pathlib, time\npathlib.Path({str(written)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+    path = make(tmp_path / "a.ipynb", source)
+    code = f"from pathlib import Path; from course.notebooks import execute; execute(Path({str(path)!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runner = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        waited_for(lambda: written.exists() and written.read_text())
+        runner.send_signal(signal.SIGINT)
+        assert runner.wait(timeout=30) != 0
+        waited_for(lambda: not is_alive(int(written.read_text())))
+    finally:
+        runner.kill()
+
+
+def waited_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.1)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # a zombie nobody waited for is no longer alive
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
