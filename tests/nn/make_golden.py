@@ -8,8 +8,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from tests.nn.cases import FUNCTIONS, MODULES, Case, Constant
 from tests.nn.golden_file import save
@@ -17,22 +15,30 @@ from tests.nn.golden_file import save
 HERE = Path(__file__).parent
 
 
-def run(case: Case, dtype: torch.dtype = torch.float64) -> list[np.ndarray | None]:
+# torch is imported where it is used: pytest looks for doctests in this file also where there is no torch.
+
+
+def run(case: Case, precision: str = "float64") -> list[np.ndarray | None]:
     """The output, then the gradient by each input (None for constants)."""
+    import torch
+
+    dtype = getattr(torch, precision)
     tensors = []
     for x in case.inputs():
         array = torch.from_numpy(np.asarray(x.array if isinstance(x, Constant) else x))
         array = array.to(dtype) if array.is_floating_point() else array
         tensors.append(array if isinstance(x, Constant) else array.requires_grad_())
-    out = case.call(nn.functional, *tensors)
+    out = case.call(torch.nn.functional, *tensors)
     out.backward(torch.from_numpy(np.asarray(case.cotangent(tuple(out.shape)))).to(dtype))
     return [out.detach().numpy()] + [t.grad.numpy() if t.requires_grad else None for t in tensors]
 
 
 def run_module(expression: str, shapes: tuple) -> tuple[dict, dict[str, np.ndarray]]:
     """How a module prints and what its state's keys are; its state, inputs, output and gradients."""
+    import torch
+
     torch.manual_seed(0)
-    module = eval(expression, {"nn": nn, "OrderedDict": OrderedDict}).double()
+    module = eval(expression, {"nn": torch.nn, "OrderedDict": OrderedDict}).double()
     texts = {"repr": repr(module), "keys": list(module.state_dict())}
     if not shapes:
         return texts, {}

@@ -102,13 +102,11 @@ def test_layout_in_memory_does_not_matter(name, layout):
 @pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch, which is not installed")
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in TWO_MINDS])
 def test_float32_is_as_close_as_pytorchs(name):
-    import torch
-
     from tests.nn.make_golden import run as run_torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = run_torch(BY_NAME[name], torch.float32)
+        wanted = run_torch(BY_NAME[name], "float32")
     compare(run(BY_NAME[name], "float32"), wanted, rtol=1e-5, atol=1e-6)
 
 
