@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+# They need PyTorch and are run by hand; pytest would import them in search of doctests.
+collect_ignore_glob = ["tests/*/make_*.py"]
+
 
 def pytest_configure() -> None:
     """Import `shared` as a whole; let Hypothesis draw the same examples on every run, however slow the machine."""
