@@ -111,8 +111,9 @@ def _collect(tensor: Tensor, names: dict[Any, tuple[str, Tensor]], values: bool)
             "this tensor has no graph: it is a leaf, or nothing it came from requires a gradient. Draw the result "
             "of an operation on tensors with requires_grad=True"
         )
-    graph, numbers, stack = _Graph(), {root: 0}, [root]
-    graph.boxes.append(_op_box(root, *names.get(root, ("", tensor)), "result", values))
+    graph = _Graph([_op_box(root, names.get(root, ("", tensor)), "result", values)])
+    numbers: dict[Any, int] = {root: 0}
+    stack = [root]
     while stack:
         node = stack.pop()
         if node.edges is None:
@@ -125,10 +126,11 @@ def _collect(tensor: Tensor, names: dict[Any, tuple[str, Tensor]], values: bool)
             if edge not in numbers:
                 numbers[edge] = len(graph.boxes)
                 if isinstance(edge, Function):
-                    graph.boxes.append(_op_box(edge, *names.get(edge, ("", None)), "op", values))
+                    graph.boxes.append(_op_box(edge, names.get(edge, ("", None)), "op", values))
                     stack.append(edge)
                 else:
-                    graph.boxes.append(_leaf_box(edge, names.get(id(edge), ("", edge))[0], values))
+                    name = names.get(id(edge), ("", edge))[0]
+                    graph.boxes.append(_leaf_box(edge, name, values))
             graph.edges.append((numbers[edge], numbers[node]))
     return graph
 
@@ -137,7 +139,8 @@ def _leaf_box(leaf: Tensor, name: str, values: bool) -> _Box:
     return _Box("leaf", name or type(leaf).__name__.lower(), _lines(leaf.shape, leaf if values else None))
 
 
-def _op_box(node: Function, name: str, tensor: Tensor | None, kind: str, values: bool) -> _Box:
+def _op_box(node: Function, known: tuple[str, Tensor | None], kind: str, values: bool) -> _Box:
+    name, tensor = known
     lines = _lines(node.shape, tensor if values else None)
     return _Box(kind, f"{node.name} → {name}" if name else node.name, lines)
 

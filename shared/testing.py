@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -179,7 +181,7 @@ def _compare_projection(fn: Callable, inputs: Sequence[Any], place: int, eps: fl
         analytical = float((_gradient(fn, inputs, k, place, u) * v).sum())
         where = f"output {k} with respect to input {place}"
         if not abs(after[k] + before[k] - 2 * middle[k]) <= eps * (atol + rtol * abs(numerical)):
-            _check_differentiable(lambda step, k=k: projected(step)[k], middle[k], sizes[k], eps, place)
+            _check_differentiable(projected, (k,), middle[k], sizes[k], eps, place)
         if not abs(numerical - analytical) <= atol + rtol * abs(numerical):
             raise AssertionError(
                 f"gradcheck: the gradient of {where} is wrong. Along a random direction, finite differences give "
@@ -228,9 +230,7 @@ def _numerical_jacobians(
             bend = np.abs(after[k] + before[k] - 2 * middle[k]) - eps * (atol + rtol * np.abs(jacobian[:, j]))
             if bend.size and bend.max() > 0:
                 i = int(bend.argmax())
-                _check_differentiable(
-                    lambda step, k=k, i=i: moved(step)[k][i], middle[k][i], abs(middle[k][i]), eps, place
-                )
+                _check_differentiable(moved, (k, i), middle[k][i], abs(middle[k][i]), eps, place)
     return jacobians
 
 
@@ -259,14 +259,18 @@ def _gradient(fn: Callable, inputs: Sequence[Any], k: int, place: int, u: Any) -
     return found.array
 
 
-def _check_differentiable(at: Callable[[float], float], middle: float, size: float, eps: float, place: int) -> None:
+def _check_differentiable(
+    at: Callable[[float], Any], pick: tuple[int, ...], middle: float, size: float, eps: float, place: int
+) -> None:
     """Raises where the slopes from left and right do not meet as the step shrinks: a kink or a jump.
 
-    `size` is that of the numbers in the sum, whose rounding must not be taken for a kink.
+    `at(step)`, indexed with `pick`, is the number looked at; `size` that of the terms it is a sum of, whose rounding
+    must not be taken for a kink.
     """
     gaps = []
     for step in (eps, eps / 16):
-        right, left = (at(step) - middle) / step, (middle - at(-step)) / step
+        after, before = (functools.reduce(operator.getitem, pick, at(s)) for s in (step, -step))
+        right, left = (after - middle) / step, (middle - before) / step
         gaps.append(abs(right - left))
     rounding = 1024 * np.finfo(np.float64).eps * max(size, 1.0) / eps
     if gaps[1] > rounding and gaps[1] > gaps[0] / 4:
