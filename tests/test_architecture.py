@@ -18,6 +18,7 @@ SHARED = ROOT / "shared"
 FLOORS = {
     "arrays": 0,
     "autograd": 1,
+    "grad_mode": 1,
     "tensor": 1,
     "printing": 1,
     "ops": 2,
