@@ -140,6 +140,7 @@ add("softmax: middle", lambda F, x: F.softmax(x, dim=1), normal(2, 3, 4))
 add("glu", lambda F, x: F.glu(x), normal(3, 4))
 add("glu: first", lambda F, x: F.glu(x, dim=0), normal(4, 3))
 add("prelu: one", lambda F, x, w: F.prelu(x, w), lambda rng: (rng.normal(size=(3, 4)), rng.uniform(size=1)))
+add("prelu: 0-d", lambda F, x, w: F.prelu(x, w), lambda rng: (np.array(-1.5), rng.uniform(size=1)))
 add(
     "prelu: channels",
     lambda F, x, w: F.prelu(x, w),

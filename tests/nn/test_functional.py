@@ -10,7 +10,7 @@ import pytest
 
 import shared
 import shared.nn.functional as F
-from shared.testing import gradcheck
+from shared.testing import gradcheck, gradgradcheck
 from tests.nn import golden_file
 from tests.nn.cases import BY_NAME, FUNCTIONS, Constant
 
@@ -129,3 +129,39 @@ def test_gradients_are_those_of_finite_differences(name):
     ]
     weights = shared.tensor(case.cotangent(tuple(case.call(F, *inputs).shape)))
     assert gradcheck(lambda *xs: (case.call(F, *xs) * weights).sum(), inputs)
+
+
+TWICE = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "hardtanh": F.hardtanh,
+    "elu": F.elu,
+    "selu": F.selu,
+    "softplus": F.softplus,
+    "softplus beyond its threshold": lambda x: F.softplus(x, 2.0, 1.0),
+    "logsigmoid": F.logsigmoid,
+    "silu": F.silu,
+    "mish": F.mish,
+    "gelu": F.gelu,
+    "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "softmax": lambda x: F.softmax(x, 1),
+    "log_softmax": lambda x: F.log_softmax(x, 0),
+    "mse_loss": lambda x: F.mse_loss(x * x, shared.ones(4, 3, dtype=shared.float64)),
+    "mse_loss none": lambda x: F.mse_loss(shared.ones(4, 3, dtype=shared.float64), x**3, reduction="none"),
+    "glu": lambda x: F.glu(x, 0),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_second_gradients_are_those_of_finite_differences(name):
+    values = np.random.default_rng(3).normal(size=(4, 3))
+    assert gradgradcheck(TWICE[name], shared.tensor(values, requires_grad=True))
+
+
+def test_the_mask_of_dropout_is_that_of_its_second_gradient():
+    shared.manual_seed(0)
+    x = shared.randn(50, requires_grad=True)
+    (slope,) = shared.autograd.grad((F.dropout(x, 0.5) ** 2).sum(), x, create_graph=True)
+    (second,) = shared.autograd.grad(slope.sum(), x)
+    assert set(second.tolist()) == {0.0, 8.0}
+    assert ((second == 0) == (slope.detach() == 0)).all()

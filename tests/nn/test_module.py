@@ -55,6 +55,9 @@ def test_a_name_belongs_to_the_kind_assigned_last():
     del net.thing
     net.thing = nn.ReLU()
     assert names(net.named_children()) == ["inner", "thing"]
+    net.thing = None
+    assert net.thing is None and names(net.named_children()) == ["inner"] and list(net.children()) == [net.inner]
+    net.thing = nn.ReLU()
     net.inner = nn.Parameter(shared.ones(2))
     assert names(net.named_children()) == ["thing"] and "inner" in names(net.named_parameters())
     net.mask = nn.ReLU()

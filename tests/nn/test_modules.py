@@ -229,3 +229,22 @@ def test_a_custom_loss_trains():
         loss(guess, target).backward()
         guess.data = guess.data - 5 * guess.grad
     assert 88 <= guess.item() <= 93, "the 0.9 quantile of 1 … 100"
+
+
+def test_losses_of_probabilities_as_modules():
+    log_probs = nn.functional.log_softmax(shared.tensor([[1.0, 2.0, 0.5], [0.0, 1.0, 3.0]]), dim=1)
+    target, weight = shared.tensor([2, 1]), shared.tensor([1.0, 4.0, 2.0])
+    picked = -log_probs.numpy()[[0, 1], [2, 1]]
+    assert nn.NLLLoss(weight)(log_probs, target).item() == pytest.approx((picked @ [2, 4]) / 6)
+    assert nn.NLLLoss(ignore_index=1)(log_probs, target).item() == pytest.approx(picked[0])
+    p, t = shared.tensor([0.25, 0.5]), shared.tensor([1.0, 0.0])
+    assert nn.BCELoss()(p, t).item() == pytest.approx((np.log(4) + np.log(2)) / 2)
+    assert nn.BCELoss(shared.tensor([2.0, 0.0]), reduction="sum")(p, t).item() == pytest.approx(2 * np.log(4))
+
+
+def test_weights_of_losses_are_buffers():
+    loss = nn.CrossEntropyLoss(weight=shared.ones(3))
+    assert list(loss.state_dict()) == ["weight"] and not list(loss.parameters())
+    assert loss.double().weight.dtype == shared.float64
+    assert list(nn.CrossEntropyLoss().state_dict()) == []
+    assert list(nn.BCEWithLogitsLoss(pos_weight=shared.ones(2)).state_dict()) == ["pos_weight"]

@@ -77,6 +77,7 @@ def test_no_gradients_no_norm():
     with pytest.warns(UserWarning, match="empty generator"):
         assert utils.clip_grad_norm_((p for p in []), 1.0).item() == 0.0
     assert utils.get_total_norm([]).item() == 0.0
+    assert utils.get_total_norm([shared.ones(0), shared.ones(2)], INF).item() == 1.0
 
 
 def test_clipping_values():
