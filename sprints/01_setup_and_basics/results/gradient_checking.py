@@ -115,6 +115,9 @@ def main() -> None:
         results.metric(f"best_step_{key}", steps[best])
         results.metric(f"best_error_{key}", curve[best])
         print(f"{name}: least error {curve[best]:.1e} at step {steps[best]:.1e}")
+    at_million = float(curves["central, float32"][np.abs(np.log10(steps) + 6).argmin()])
+    print(f"central, float32 at step 1e-6: {at_million:.1e}")
+    results.metric("float32_error_at_step_1e-6", at_million)
     axes.set(
         xlabel="step ε",
         ylabel="relative error of the slope",
