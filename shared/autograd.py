@@ -388,7 +388,7 @@ def _seed(root: Tensor, grad: Tensor | None, create_graph: bool) -> Any:
 
 
 def _as_list(x: Any) -> list:
-    return [x] if isinstance(x, Tensor) or x is None else list(x)
+    return [x] if x is None or hasattr(x, "shape") or isinstance(x, (int, float)) else list(x)
 
 
 def backward(
@@ -429,13 +429,18 @@ def _accumulate(leaf: Tensor, grad: Any, owned: bool, create_graph: bool) -> Non
     if create_graph:
         leaf.grad = grad if leaf.grad is None else leaf.grad + grad
     elif leaf.grad is None:
-        array = xp(leaf.array).asarray(grad)
-        leaf.grad = Tensor(array if owned and array.flags.c_contiguous else array.copy("C"))
+        leaf.grad = _tensor_of(grad, owned)
     elif leaf.grad._requires_grad:
         leaf.grad = leaf.grad + Tensor(grad)
     else:
         leaf.grad.array += grad
         leaf.grad._version[0] += 1
+
+
+def _tensor_of(grad: Any, owned: bool) -> Tensor:
+    """The gradient as a contiguous Tensor, in memory of its own."""
+    array = xp(grad).asarray(grad)
+    return Tensor(array if owned and array.flags.c_contiguous else array.copy("C"))
 
 
 def grad(
@@ -472,7 +477,8 @@ def grad(
             )
         if result is not None and source._fn is None and source._hooks:
             result = _call_hooks(source._hooks, result, create_graph)
-        found.append(result if result is None or create_graph else Tensor(result))
+        owned = id(source) in gradients.owned
+        found.append(result if result is None or create_graph else _tensor_of(result, owned))
     return tuple(found)
 
 
@@ -524,29 +530,37 @@ class Checkpoint(Function):
     """Runs `function` without recording; backward runs it again, recorded, and goes through that graph."""
 
     def __init__(self, function: Callable, args: tuple):
-        self.function, self.args = function, args
+        self.function = function
+        self.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
+        self.others = [None if isinstance(a, Tensor) else a for a in args]
+
+    def _call(self, tensors: list[Tensor]) -> Any:
+        args = list(self.others)
+        for place, tensor in zip(self.places, tensors, strict=True):
+            args[place] = tensor
+        return self.function(*args)
 
     def forward(self, *arrays: Any) -> Any:
+        self.saved = arrays[:-1]  # without the anchor
         self.rng_state = random.get_states()
         with no_grad():
-            result = self.function(*self.args)
+            result = self._call([Tensor(a) for a in self.saved])
         if not isinstance(result, Tensor):
             raise TypeError(f"checkpoint expects a function that returns one Tensor, but got {type(result).__name__}")
         return result.array
 
     def backward(self, grad: Any) -> tuple:
-        args = [a.detach().requires_grad_(a._requires_grad) if isinstance(a, Tensor) else a for a in self.args]
+        tensors = [Tensor(a, requires_grad=need) for a, need in zip(self.saved, self.needs, strict=False)]
         now = random.get_states()
         random.set_states(self.rng_state)  # the same dropout masks as the first time
         try:
             with enable_grad():
-                result = self.function(*args)
+                result = self._call(tensors)
         finally:
             random.set_states(now)
         if result._requires_grad:
             backward(result, Tensor(grad))
-        leaves = [a.grad.array if a.grad is not None else None for a in args if isinstance(a, Tensor)]
-        return (*leaves, None)
+        return (*[None if x.grad is None else x.grad.array for x in tensors], None)
 
 
 def checkpoint(function: Callable[..., Tensor], *args: Any, use_reentrant: bool = True) -> Tensor:

@@ -64,13 +64,13 @@ def enable_grad(function: Callable | None = None) -> Any:
     return _GradMode(True) if function is None else _GradMode(True)(function)
 
 
-def inference_mode(mode: bool = True) -> Any:
+def inference_mode(mode: bool | Callable = True) -> Any:
     """`no_grad` under PyTorch's other name; `mode=False` records."""
-    return _GradMode(not mode)
+    return no_grad(mode) if callable(mode) else _GradMode(not mode)
 
 
 class set_grad_enabled(_GradMode):
-    """Sets the grad mode at once; as a `with` block, restores the old one at its end."""
+    """Sets the grad mode at once; as a `with` block, restores the old one at its end; as a decorator, for calls alone."""
 
     def __init__(self, mode: bool):
         super().__init__(bool(mode))
@@ -79,6 +79,10 @@ class set_grad_enabled(_GradMode):
 
     def __enter__(self) -> None:
         pass
+
+    def __call__(self, function: Callable) -> Callable:
+        modes.grad = self.previous.pop()
+        return super().__call__(function)
 
 
 class detect_anomaly:

@@ -43,7 +43,9 @@ def _part(item: Any) -> Any:
 def as_index(index: Any) -> tuple:
     """An index as a tuple of ints, slices, None, Ellipsis and arrays; IndexError for floats, ValueError for steps below 1."""
     parts = index if isinstance(index, tuple) else (index,)
-    return tuple([_part(item) for item in parts])
+    found = tuple([_part(item) for item in parts])
+    # The ellipsis makes NumPy give a view also where ints leave no dimension, and not a bare number.
+    return (*found, Ellipsis) if is_basic(found) and Ellipsis not in found else found
 
 
 def is_basic(index: tuple) -> bool:
@@ -190,6 +192,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         if recorded:
             inplace.assign(input, SetItem(steps)(input, value))
         else:
+            inplace.require_writable(input)
             write(input.array, steps, raw(value))
             input._version[0] += 1
     except IndexError as error:

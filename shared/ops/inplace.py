@@ -23,6 +23,7 @@ def assign(target: Tensor, result: Tensor) -> Tensor:
             "an in-place operation on a view cannot be recorded; use the out-of-place form, change the base itself, "
             "or wrap it in no_grad()"
         )
+    require_writable(target)
     if result.array.shape != target.array.shape:
         raise RuntimeError(
             f"output with shape {list(target.array.shape)} doesn't match the broadcast shape {list(result.array.shape)}"
@@ -38,6 +39,23 @@ def assign(target: Tensor, result: Tensor) -> Tensor:
     target.array[...] = result.array
     target._version[0] += 1
     return target
+
+
+def require_writable(x: Tensor) -> None:
+    """Raises where an element of `x` cannot be changed alone, or not at all."""
+    array = x.array
+    if (
+        array.size
+        and 0 in array.strides
+        and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
+    ):
+        raise RuntimeError(
+            f"in-place operation: several elements of this tensor of shape {tuple(array.shape)} share one place in memory "
+            f"(it was expanded); clone() it before changing it"
+        )
+    if not getattr(array.flags, "writeable", True):
+        raise RuntimeError("in-place operation: the memory of this tensor is read-only; clone() it before changing it")
+
 
 def _keep_old_value(node: Function, target: Tensor) -> None:
     """Gives `node` a copy of what it saved of the target's old value, which is about to be overwritten."""

@@ -64,7 +64,19 @@ def draw(rng: np.random.RandomState, domain: str, shape: Shape) -> np.ndarray:
 
 NAN, INF = float("nan"), float("inf")
 SPECIAL = np.array([NAN, INF, -INF, 0.0, -0.0, 1.0, -1.5, 2.0, 1e-30, -1e30])
-SPECIAL_ROWS = np.array([*[NAN, 1, 2], *[1, NAN, INF], *[INF, 1, -INF], *[INF, INF, 0], *[-INF, -INF, -INF], *[-INF, 0, 1], *[0, 2, 3], *[-INF, -1, -2], *[1, 1, 0.5]])
+SPECIAL_ROWS = np.array(
+    [
+        *[NAN, 1, 2],
+        *[1, NAN, INF],
+        *[INF, 1, -INF],
+        *[INF, INF, 0],
+        *[-INF, -INF, -INF],
+        *[-INF, 0, 1],
+        *[0, 2, 3],
+        *[-INF, -1, -2],
+        *[1, 1, 0.5],
+    ]
+)
 
 
 def _sliced(a: np.ndarray) -> np.ndarray:
@@ -454,20 +466,118 @@ case("softmax", lambda t, x: (t.softmax(x, -1), t.log_softmax(x, 0)), [(2, 3), (
 
 # ---------------------------------------------------------------- NaN, infinities, zeros of both signs
 
-for name in ("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "logical_not", "neg", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "square", "tan", "tanh", "trunc"):
+for name in (
+    "abs",
+    "ceil",
+    "cos",
+    "erf",
+    "exp",
+    "expm1",
+    "floor",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logical_not",
+    "neg",
+    "reciprocal",
+    "relu",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "trunc",
+):
     case(f"{name} of special values", lambda t, x, name=name: getattr(t, name)(x), (len(SPECIAL),), "special")
-for name in ("add", "atan2", "div", "eq", "ge", "gt", "isclose", "le", "logical_and", "lt", "maximum", "minimum", "mul", "ne", "pow", "remainder", "sub"):
-    case(f"{name} of special values", lambda t, a, b, name=name: getattr(t, name)(a, b), ((len(SPECIAL), 1), (len(SPECIAL),)), "special")
-for name in ("sum", "mean", "var", "std", "logsumexp", "max", "min", "amax", "amin", "argmax", "argmin", "softmax", "log_softmax", "cumsum", "sort", "argsort", "norm", "any", "all", "median"):
+for name in (
+    "add",
+    "atan2",
+    "div",
+    "eq",
+    "ge",
+    "gt",
+    "isclose",
+    "le",
+    "logical_and",
+    "lt",
+    "maximum",
+    "minimum",
+    "mul",
+    "ne",
+    "pow",
+    "remainder",
+    "sub",
+):
+    case(
+        f"{name} of special values",
+        lambda t, a, b, name=name: getattr(t, name)(a, b),
+        ((len(SPECIAL), 1), (len(SPECIAL),)),
+        "special",
+    )
+for name in (
+    "sum",
+    "mean",
+    "var",
+    "std",
+    "logsumexp",
+    "max",
+    "min",
+    "amax",
+    "amin",
+    "argmax",
+    "argmin",
+    "softmax",
+    "log_softmax",
+    "cumsum",
+    "sort",
+    "argsort",
+    "norm",
+    "any",
+    "all",
+    "median",
+):
     options = {"p": 2} if name == "norm" else {}
-    case(f"{name} of special rows", lambda t, x, name=name, o=options: getattr(t, name)(x, dim=1, **o), (9, 3), "special rows")
-case("floor_divide of special values", lambda t, a, b: t.div(a, b, rounding_mode="floor"), ((len(SPECIAL), 1), (len(SPECIAL),)), "special")
+    case(
+        f"{name} of special rows",
+        lambda t, x, name=name, o=options: getattr(t, name)(x, dim=1, **o),
+        (9, 3),
+        "special rows",
+    )
+case(
+    "floor_divide of special values",
+    lambda t, a, b: t.div(a, b, rounding_mode="floor"),
+    ((len(SPECIAL), 1), (len(SPECIAL),)),
+    "special",
+)
 case("unique of special values", lambda t, x: t.unique(x.detach()), (1, len(SPECIAL)), "special")
-case("clamp of special values", lambda t, x: (t.clamp(x, -1, 1), t.clamp(x, min=0.0), t.clamp(x, max=float("inf"))), (len(SPECIAL),), "special")
-case("where of special values", lambda t, c, a, b: t.where(c, a, b), ((len(SPECIAL), 1), (len(SPECIAL),), (len(SPECIAL),)), "mask, special, real")
+case(
+    "clamp of special values",
+    lambda t, x: (t.clamp(x, -1, 1), t.clamp(x, min=0.0), t.clamp(x, max=float("inf"))),
+    (len(SPECIAL),),
+    "special",
+)
+case(
+    "where of special values",
+    lambda t, c, a, b: t.where(c, a, b),
+    ((len(SPECIAL), 1), (len(SPECIAL),), (len(SPECIAL),)),
+    "mask, special, real",
+)
 case("gradient of where at infinity", lambda t, x: t.where(x > 0, x, t.log(-x)), (len(SPECIAL),), "special")
 case("powers of special values", lambda t, x: (x**0, x**2, x**-1, 2**x, 0**x), (len(SPECIAL),), "special")
-case("masked_fill infinite", lambda t, x, m: t.softmax(t.masked_fill(x, m, float("-inf")), -1), ((4, 5), (4, 5)), "real, mask")
+case(
+    "masked_fill infinite",
+    lambda t, x, m: t.softmax(t.masked_fill(x, m, float("-inf")), -1),
+    ((4, 5), (4, 5)),
+    "real, mask",
+)
 case("logsumexp of infinities", lambda t, x: t.logsumexp(t.masked_fill(x, x < 9, float("-inf")), 0), (3, 2))
 
 # ---------------------------------------------------------------- in place
