@@ -50,7 +50,7 @@ def score(name: str, data: Data, epochs: int, seed: int, results: Results, prefi
     history = train(model, data, epochs)
     seconds = time.perf_counter() - start
     loss, right = measure(model, *data["test"])
-    results.metric(f"{prefix}{name}_test_accuracy", round(right, 4))
+    results.metric(f"{prefix}{name}_test_accuracy", round(100 * right, 2), unit="%")
     results.metric(f"{prefix}{name}_test_loss", round(loss, 4), unit="nats")
     results.metric(f"{prefix}{name}_seconds", round(seconds, 1), unit="s")
     results.metric(f"{prefix}{name}_epochs", epochs, unit="epochs")
@@ -76,9 +76,9 @@ def overfit(data: Data, epochs: int, seed: int, results: Results) -> plt.Figure:
         for name, value, unit in (
             ("best_epoch", best, ""),
             ("best_loss", round(val[best - 1], 4), "nats"),
-            ("best_accuracy", round(history["val_accuracy"][best - 1], 4), ""),
+            ("best_accuracy", round(100 * history["val_accuracy"][best - 1], 2), "%"),
             ("final_loss", round(val[-1], 4), "nats"),
-            ("final_accuracy", round(history["val_accuracy"][-1], 4), ""),
+            ("final_accuracy", round(100 * history["val_accuracy"][-1], 2), "%"),
             ("final_train_loss", float(f"{history['train_loss'][-1]:.2g}"), "nats"),
             ("epochs", epochs, "epochs"),
         ):
@@ -138,12 +138,12 @@ def modes(data: Data, epochs: int, seed: int, results: Results) -> None:
     model = mlp(data["train"][0].shape[1], dropout=0.5)
     train(model, data, epochs)
     x, y = data["test"]
-    results.metric("dropout_eval_mode_accuracy", round(measure(model, x, y)[1], 4))
+    results.metric("dropout_eval_mode_accuracy", round(100 * measure(model, x, y)[1], 2), unit="%")
     model.train()
     with shared.no_grad():
         forgotten = [accuracy(model(x), y) for _ in range(5)]
-    results.metric("dropout_train_mode_lowest", round(min(forgotten), 4))
-    results.metric("dropout_train_mode_highest", round(max(forgotten), 4))
+    results.metric("dropout_train_mode_lowest", round(100 * min(forgotten), 2), unit="%")
+    results.metric("dropout_train_mode_highest", round(100 * max(forgotten), 2), unit="%")
     print(f"dropout: eval {measure(model, x, y)[1]:.3f}, eval() forgotten {[round(a, 3) for a in forgotten]}")
 
 
