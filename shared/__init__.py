@@ -56,11 +56,7 @@ from shared.autograd import (
 from shared.ops import *
 from shared.ops import tensor  # after the module of that name
 from shared.printing import set_printoptions
-from shared.testing import gradcheck, gradgradcheck
 
-# PyTorch's names for what lives two floors above autograd.
-autograd.gradcheck, autograd.gradgradcheck = gradcheck, gradgradcheck  # type: ignore[attr-defined]
-del gradcheck, gradgradcheck
 
 __version__ = "0.1.0"
 
