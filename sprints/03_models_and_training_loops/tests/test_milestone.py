@@ -27,10 +27,10 @@ def check(what: str, actual, expected, mistakes: dict[str, object] | None = None
     hints = [
         name
         for name, value in (mistakes or {}).items()
-        if np.shape(value) == actual.shape and np.allclose(actual, value, rtol=0, atol=tolerance)
+        if np.shape(value) == actual.shape and np.allclose(actual, value, rtol=5e-3, atol=tolerance)
     ]
     looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
-    pytest.fail(f"{what} is\n{actual.round(4)}\nbut by hand it is\n{expected.round(4)}{looks}", pytrace=False)
+    pytest.fail(f"{what}:\n{actual.round(4)}\nby hand:\n{expected.round(4)}{looks}", pytrace=False)
 
 
 def templates() -> nn.Linear:
@@ -93,7 +93,7 @@ def test_cross_entropy_has_the_value_and_the_gradient_p_minus_y_computed_by_hand
     loss = F.cross_entropy(z, shared.tensor(target))
     per_row = [-math.log(p[0, 0]), -math.log(p[1, 2])]  # 0.4076 and 1.3490
     check(
-        "the loss, a mean over the batch in nats,",
+        "the loss, a mean over the batch in nats",
         loss.item(),
         sum(per_row) / 2,
         {
@@ -237,7 +237,7 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
         optimizer.step()
         g = np.array(gradient)
         check(
-            f"Adam's first step for the gradient {gradient} with lr 0.1, −lr · sign(g),",
+            f"Adam's first step for the gradient {gradient} with lr 0.1, −lr · sign(g)",
             w.tolist(),
             -0.1 * np.sign(g),
             {
@@ -245,7 +245,12 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
                 "bias correction of m only": -0.1 * g / (math.sqrt(0.001) * abs(g)),
                 "bias correction of v only": -0.01 * np.sign(g),
                 "a step uphill": 0.1 * np.sign(g),
-                "a division by v̂ instead of its root": -0.1 * g / g**2,
+                "a division by v̂ instead of its root": -0.1 / g,
+                "the square of the mean instead of the mean of squares": -np.sign(g),
+                "a step count that is one ahead: t = 1 in the first step": -0.1
+                * (0.1 / 0.19)
+                / math.sqrt(0.001 / 0.001999)
+                * np.sign(g),
             },
             tolerance=1e-4,
         )
@@ -278,21 +283,18 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
         return -0.1 * g / (np.sqrt(memory["s"]) + 1e-8)
 
     path = valley_path(lambda w: optim.RMSprop(w, lr=0.1), 4)
+    g = np.array([[-2 / 3, -0.8 / 3]])
     check(
-        "RMSprop's path, which begins with a step of ten times lr,",
-        path,
-        reference_path(rmsprop, 4),
+        "RMSprop's first step with lr 0.1, which is ten times lr",
+        path[:1],
+        [[1, 1]],
         {
-            "Adam's bias correction": reference_path(
-                lambda t, g, mem: (
-                    mem.update(s=0.99 * mem.get("s", 0) + 0.01 * g**2) or -0.1 * g / np.sqrt(mem["s"] / (1 - 0.99**t))
-                ),
-                4,
-            ),
-            "a running mean that is never divided by its root": reference_path(lambda t, g, mem: -0.1 * g, 4),
+            "Adam's bias correction, which RMSprop has not": [[0.1, 0.1]],
+            "a division by s instead of its root": -0.1 / (0.01 * g),
+            "plain gradient descent": -0.1 * g,
         },
     )
-    check("its first step by hand", path[:1], [[1, 1]])
+    check("RMSprop's path through the valley", path, reference_path(rmsprop, 4))
 
 
 # ------------------------------------------------------------------------ initialisation
@@ -303,7 +305,7 @@ def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers():
     weight = nn.init.kaiming_normal_(shared.empty(200, 800), nonlinearity="relu")
     variance = weight.numpy().var()
     check(
-        "800 · Var(W) of kaiming_normal_ on a weight (200, 800), that is fan_in · σ²,",
+        "800 · Var(W) of kaiming_normal_ on a weight (200, 800), that is fan_in · σ²",
         800 * variance,
         2.0,
         {
@@ -316,7 +318,7 @@ def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers():
     )
     uniform = nn.init.kaiming_uniform_(shared.empty(200, 800), nonlinearity="relu").numpy()
     check(
-        "the largest entry of kaiming_uniform_, √(6/n),",
+        "the largest entry of kaiming_uniform_, √(6/n)",
         abs(uniform).max(),
         math.sqrt(6 / 800),
         {"a bound of σ: a uniform distribution in ±r has variance r²/3": math.sqrt(2 / 800)},
