@@ -11,9 +11,11 @@ import math
 import warnings
 from typing import Any
 
+from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import no_grad
-from shared.ops.creation import randn, randperm
+from shared.ops.creation import empty_like, ones_like, randn, randperm
+from shared.ops.elementwise import where
 from shared.tensor import Tensor
 
 
@@ -47,25 +49,22 @@ def trunc_normal_(
         )
         return tensor.copy_(_truncated_tail(tensor, mean, std, a, b, generator))
     tensor.normal_(mean, std, generator=generator)
-    outside = (tensor < a) | (tensor > b)
-    while outside.any():
-        count = int(outside.sum())
-        drawn = randn(count, generator=generator, dtype=tensor.dtype, device=tensor.device) * std + mean
-        tensor.array[outside.array] = drawn.array
-        outside = (tensor < a) | (tensor > b)
+    while (outside := (tensor < a) | (tensor > b)).any():
+        drawn = empty_like(tensor).normal_(mean, std, generator=generator)
+        tensor.copy_(where(outside, drawn, tensor))
     return tensor
 
 
 def _truncated_tail(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
     """By rejection from uniform candidates: normal draws hardly ever fall into an [a, b] that is far out."""
     peak = min(max(a, mean), b)
-    out = tensor.detach().clone()
-    pending = (out == out) | (out != out)
+    out = empty_like(tensor)
+    pending = ones_like(tensor, dtype=dtypes.bool_)
     while pending.any():
-        candidate = out.clone().uniform_(a, b, generator=generator)
+        candidate = empty_like(tensor).uniform_(a, b, generator=generator)
         chance = (((peak - mean) ** 2 - (candidate - mean) ** 2) / (2 * std * std)).exp()
-        accepted = pending & (out.clone().uniform_(generator=generator) < chance)
-        out.array[accepted.array] = candidate.array[accepted.array]
+        accepted = pending & (empty_like(tensor).uniform_(generator=generator) < chance)
+        out = where(accepted, candidate, out)
         pending = pending & ~accepted
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.arrays import random
+from shared.arrays import dtypes, random
 from shared.arrays.device import device_of
 from shared.autograd import Function
 from shared.ops.activation import require_tensor
@@ -22,7 +22,7 @@ class Dropout(Function):
 
     def forward(self, x):
         rng = random.default_generator(device_of(x)).rng
-        mask = rng.random(self.mask_shape, dtype="float32") >= self.p
+        mask = rng.random(self.mask_shape, dtype=dtypes.float32) >= self.p
         self.saved = (mask,)
         return self._drop(x, mask)
 

@@ -156,6 +156,7 @@ def test_dropout_drops_the_share_and_keeps_the_mean():
     out.sum().backward()
     assert np.array_equal(x.grad.numpy(), kept), "the gradient passes through the same mask"
     assert layer.eval()(x) is x
+    assert {nn.Dropout(0.5)(shared.tensor(3.0)).item() for _ in range(20)} == {0.0, 6.0}
     assert nn.Dropout(0.0)(x) is x
 
 
