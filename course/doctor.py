@@ -177,6 +177,16 @@ def compiled_kernels() -> Finding:
     return Finding("Numba", OK, text)
 
 
+def gpu_extra(listing: str) -> str:
+    """The extra whose CUDA fits the oldest driver in nvidia-smi's listing (name, memory, driver version).
+
+    >>> gpu_extra("NVIDIA H200, 143771 MiB, 580.65.06"), gpu_extra("NVIDIA A10, 23028 MiB, 535.183.01")
+    ('gpu', 'gpu-cuda12')
+    """
+    drivers = [int(number) for number in re.findall(r",\s*(\d+)\.[\d.]+(?:;|$)", listing)]
+    return "gpu" if drivers and min(drivers) >= 580 else "gpu-cuda12"
+
+
 def gpu() -> Finding:
     """An NVIDIA GPU, its driver, and CuPy."""
     from shared.arrays import device
@@ -190,7 +200,7 @@ def gpu() -> Finding:
     if device.cuda_is_available():
         return Finding("GPU", OK, f"{names or 'found'}, CuPy works")
     if names:
-        return Finding("GPU", SLOW, f"{names}, but CuPy does not work", "`python -m course setup --extra gpu`")
+        return Finding("GPU", SLOW, f"{names}, but CuPy does not work", f"`course setup --extra {gpu_extra(names)}`")
     return Finding("GPU", NOTE, "none found: everything runs on the CPU, nothing in the default course needs one")
 
 

@@ -17,6 +17,7 @@ from course.sprints import ROOT, Sprint, all_notebooks, load_sprint, load_sprint
 SHARED = ROOT / "shared"
 FLOORS = {
     "arrays": 0,
+    "grad_mode": 1,
     "autograd": 1,
     "grad_mode": 1,
     "tensor": 1,
