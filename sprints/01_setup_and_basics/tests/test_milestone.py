@@ -469,7 +469,7 @@ def test_hand_derived_network_gradients_match_the_engine():
         compare(f"the gradient of {name} of the 2-3-1 network (note 06)", q[name].grad, gradients[name], mistakes)
 
 
-def test_one_hidden_layer_learns_what_a_line_cannot():
+def test_one_hidden_layer_learns_what_a_line_cannot(record_property):
     iris = load_iris()
     petals, y = iris.data[:, 2:4], np.where(iris.target == 1, 1.0, -1.0)[:, None]
     order = np.random.default_rng(0).permutation(150)
@@ -515,4 +515,7 @@ def test_one_hidden_layer_learns_what_a_line_cannot():
         outputs = network(shared.tensor(x[held], dtype=shared.float32), q)
     assert not outputs.requires_grad
     right = int(((outputs.numpy() > 0) == (y[held] > 0)).sum())
+    record_property("mean_squared_error", final)
+    record_property("of_the_best_line", line_loss)
+    record_property("held-out_flowers_right", f"{right} of 30")
     assert right >= 27, f"{right} of 30 flowers that were held out are right; 29 were measured"
