@@ -163,8 +163,8 @@ def cost(n: int, repeats: int, rng: np.random.Generator) -> tuple[float, float, 
 def main() -> None:
     """Draw the graph, take one step, and time both ways of getting the gradients."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="timings per size; the least counts (default 5)")
-    parser.add_argument("--full", action="store_true", help="go on to 1,024 inputs (half a minute more)")
+    parser.add_argument("--repeats", type=int, default=25, help="timings per size; the least counts (default 25)")
+    parser.add_argument("--full", action="store_true", help="go on to 1,024 inputs (some minutes more)")
     arguments = parser.parse_args()
     use_style()
     results = Results(__file__, seed=0)

@@ -66,7 +66,7 @@ def draw_memory(table: np.ndarray) -> plt.Figure:
 def main() -> None:
     """Draw the strip and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="timings; the least counts (default 9)")
+    parser.add_argument("--repeats", type=int, default=40, help="timings; the least counts (default 40)")
     parser.add_argument("--full", action="store_true", help="a matrix of 16,384 × 16,384 (1 GiB) for the strides")
     arguments = parser.parse_args()
     use_style()
