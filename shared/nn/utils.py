@@ -54,7 +54,7 @@ def _norm(module: types.ModuleType, array: np.ndarray, norm_type: float) -> np.n
         flat = flat.astype("float32")  # squares of float16 overflow at 256
     if norm_type == float("inf") and flat.size == 0:
         return flat.sum()
-    return module.linalg.norm(flat, norm_type)
+    return module.linalg.norm(flat, None if norm_type == 2.0 else norm_type)  # None: one dot product, no copies
 
 
 @no_grad()
