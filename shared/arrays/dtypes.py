@@ -58,7 +58,7 @@ def as_dtype(dtype: Any) -> np.dtype:
             found = np.dtype(dtype)
         except TypeError:
             found = None
-    if found not in ALL:
+    if found is None or dtype is None or found not in ALL:  # NumPy takes None for float64
         names = ", ".join(d.name for d in ALL)
         raise TypeError(f"unknown dtype {dtype!r}; expected one of {names}")
     return found

@@ -95,10 +95,14 @@ def from_dlpack(external: Any) -> Tensor:
 # ---------------------------------------------------------------- filled
 
 
-def _fill(size: tuple, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
-    dtype = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+def _check_size(size: tuple) -> None:
     if any(n < 0 for n in size):
         raise RuntimeError(f"Trying to create tensor with negative dimension: {list(size)}")
+
+
+def _fill(size: tuple, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    dtype = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    _check_size(size)
     module = module_for(device)
     array = module.zeros(size, dtype) if value == 0 else module.full(size, value, dtype)
     return _finish(array, requires_grad)
@@ -124,7 +128,9 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor whose memory holds whatever was there before."""
     dtype = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
-    return _finish(module_for(device).empty(sizes_of(size), dtype), requires_grad)
+    shape = sizes_of(size)
+    _check_size(shape)
+    return _finish(module_for(device).empty(shape, dtype), requires_grad)
 
 
 def _like(input: Tensor, dtype: Any, device: Any) -> dict[str, Any]:
@@ -242,7 +248,11 @@ def _stream(generator: random.Generator | None, device: Any) -> random.Generator
 def _draw(rng: Any, kind: str, size: tuple, dtype: np.dtype) -> Any:
     """Numbers of a standard distribution ("random": uniform, "standard_normal") in a floating dtype."""
     native = dtype if dtype in (dtypes.float32, dtypes.float64) else dtypes.float32
-    return getattr(rng, kind)(size, dtype=native).astype(dtype, copy=False)
+    drawn = getattr(rng, kind)(size, dtype=native)
+    if kind == "random" and native != dtype:  # cut, not rounded: 1 itself must not occur
+        steps = 2**11 if dtype == dtypes.float16 else 2**8
+        drawn = xp(drawn).floor(drawn * steps) / steps
+    return drawn.astype(dtype, copy=False)
 
 
 def _random(kind: str, size: tuple, generator: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
