@@ -164,7 +164,7 @@ def main() -> None:
     """Draw the graph, take one step, and time both ways of getting the gradients."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=25, help="timings per size; the least counts (default 25)")
-    parser.add_argument("--full", action="store_true", help="go on to 1,024 inputs (some minutes more)")
+    parser.add_argument("--full", action="store_true", help="go on to 1,024 inputs (a minute or two more)")
     arguments = parser.parse_args()
     use_style()
     results = Results(__file__, seed=0)
