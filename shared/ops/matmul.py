@@ -27,7 +27,7 @@ class MatMul(Function):
 
     def backward(self, grad):
         a, b = self.saved
-        product = (lambda x, y: x @ y) if isinstance(grad, Tensor) else gemm.matmul
+        product = matmul if isinstance(grad, Tensor) else gemm.matmul
         to_a = product(grad, b.mT) if self.needs[0] else None
         to_b = product(a.mT, grad) if self.needs[1] else None
         return to_a, to_b
@@ -38,6 +38,8 @@ class Linear(Function):
 
     With X the rows of x, (n, in), W (out, in) and G (n, out) the gradient: dX = G W, dW = Gᵀ X, db = Σ rows of G.
     """
+
+    twice = True
 
     def forward(self, x, weight, bias=None):
         self.saved = (x if self.needs[1] else None, weight if self.needs[0] else None)
@@ -50,11 +52,15 @@ class Linear(Function):
 
     def backward(self, grad):
         x, weight = self.saved
+        product = matmul if isinstance(grad, Tensor) else gemm.matmul
         grad = grad.reshape(-1, grad.shape[-1])
-        to_x = gemm.matmul(grad, weight).reshape(self.size) if self.needs[0] else None
-        to_weight = gemm.matmul(grad.T, x.reshape(-1, x.shape[-1])) if self.needs[1] else None
-        to_bias = gemm.column_sums(grad) if self.needs[2:] == [True] else None
+        to_x = product(grad, weight).reshape(self.size) if self.needs[0] else None
+        to_weight = product(grad.T, x.reshape(-1, x.shape[-1])) if self.needs[1] else None
+        to_bias = self._bias_gradient(grad) if self.needs[2:] == [True] else None
         return (to_x, to_weight, to_bias)[: len(self.needs)]
+
+    def _bias_gradient(self, grad):
+        return grad.sum(axis=0) if isinstance(grad, Tensor) else gemm.column_sums(grad)
 
 
 def _mismatch(name: str, a: Tensor, b: Tensor, expected: str) -> RuntimeError:
@@ -147,6 +153,9 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias. Shapes: input (…, in), weight (out, in) or (in,), bias (out,) → (…, out)."""
     given = [input, weight] if bias is None else [input, weight, bias]
+    for name, x in zip(("input", "weight", "bias"), given, strict=False):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"linear(): argument '{name}' must be Tensor, not {type(x).__name__}")
     if weight.array.ndim == 1:
         out = matmul(input, weight)
         return out if bias is None else out + bias
