@@ -234,6 +234,8 @@ class Step(Function):
 class Clamp(Function):
     """min(max(x, low), high); the gradient passes where the value was inside"""
 
+    twice = True
+
     def forward(self, x, low, high):
         self.saved = (x, low, high)
         out = x
@@ -245,12 +247,12 @@ class Clamp(Function):
 
     def backward(self, grad):
         x, low, high = self.saved
-        where = xp(grad).where
+        choose = where if isinstance(grad, Tensor) else xp(grad).where
         above_low = x >= low if low is not None else x == x  # all but NaN, whose gradient is 0
         below_high = x <= high if high is not None else x == x
-        to_x = where(above_low & below_high, grad, 0) if self.needs[0] else None
-        to_low = where((x < low) & (high is None or low < high), grad, 0) if self.needs[1] else None
-        to_high = where((x > high) | (low is not None and low > high), grad, 0) if self.needs[2] else None
+        to_x = choose(above_low & below_high, grad, 0) if self.needs[0] else None
+        to_low = choose((x < low) & (high is None or low < high), grad, 0) if self.needs[1] else None
+        to_high = choose((x > high) | (low is not None and low > high), grad, 0) if self.needs[2] else None
         return to_x, to_low, to_high
 
 
