@@ -21,9 +21,7 @@ test: setup ## Run every test (TESTS="tests/ops -k matmul" narrows it down)
 	@$(PY) -m pytest -q $(TESTS)
 
 lint: setup ## Check style (ruff) and types (mypy)
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@status=0; for tool in "ruff check ." "ruff format --check ." mypy; do $(PY) -m $$tool || status=1; done; exit $$status
 
 docs: setup ## Rewrite what is generated: milestone tables, README tables, progress/
 	@$(PY) -m course docs

@@ -19,7 +19,6 @@ FLOORS = {
     "arrays": 0,
     "grad_mode": 1,
     "autograd": 1,
-    "grad_mode": 1,
     "tensor": 1,
     "printing": 1,
     "ops": 2,
