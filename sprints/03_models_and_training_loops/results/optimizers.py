@@ -163,7 +163,7 @@ def main() -> None:
         xlabel="learning rate",
         ylabel="cross-entropy (nats), cut at 5",
     )
-    axis.legend()
+    axis.legend(loc="upper center", bbox_to_anchor=(0.45, 1))
     results.figure(
         figure,
         "learning_rate_sweep",

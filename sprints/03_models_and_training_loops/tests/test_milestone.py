@@ -230,7 +230,7 @@ def test_sgd_with_momentum_follows_the_path_computed_by_hand():
 
 
 def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
-    for gradient in ([3e-4, -2.0, 5e3], [1.0, 1.0, -1.0]):
+    for gradient in ([3e-2, -2.0, 5e3], [1.0, 1.0, -1.0]):
         w = shared.zeros(3, requires_grad=True)
         optimizer = optim.Adam([w], lr=0.1)
         w.grad = shared.tensor(gradient)
