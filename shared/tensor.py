@@ -746,7 +746,7 @@ class Tensor:
         return ops.trace(self)
 
     def ravel(self) -> Tensor:
-        return ops.reshape(self, -1)
+        return ops.ravel(self)
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
         return ops.narrow(self, dim, start, length)

@@ -139,6 +139,7 @@ from shared.ops.shape import (
     movedim,
     pad,
     permute,
+    ravel,
     repeat,
     repeat_interleave,
     reshape,

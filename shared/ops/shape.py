@@ -177,6 +177,11 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*size[:start], math.prod(size[start : end + 1]), *size[end + 1 :]))
 
 
+def ravel(input: Tensor) -> Tensor:
+    """All elements in one dimension; a view where memory allows."""
+    return reshape(input, -1)
+
+
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` split into `sizes`, one of which may be −1."""
     dim = normalize_dim(dim, input.array.ndim)
