@@ -179,6 +179,7 @@ for name in ("eq", "ne", "lt", "le", "gt", "ge"):
     binary(name, lambda t, a, b, name=name: (getattr(t, name)(a, b), getattr(t, name)(a, a), getattr(t, name)(a, 0)))
 binary("comparison operators", lambda t, a, b: (a == b, a != b, a < b, a <= b, a > b, a >= b, 0 < a, a == a))
 binary("isclose", lambda t, a, b: (t.isclose(a, b), t.isclose(a, a)))
+binary("allclose", lambda t, a, b: t.tensor([t.allclose(a, b), t.allclose(a, a), t.equal(a, b), t.equal(a, a)]))
 for name in ("logical_and", "logical_or", "logical_xor"):
     binary(name, lambda t, a, b, name=name: getattr(t, name)(a, b), "zeros, mask")
 for name in ("logical_not", "isnan", "isinf", "isfinite"):
@@ -290,6 +291,29 @@ case(
 case("pad negative", lambda t, x: t.nn.functional.pad(x, (-1, 2, 1, -1)), [(2, 3), (2, 3, 4)])
 for mode in ("reflect", "replicate", "circular"):
     case(f"pad {mode}", lambda t, x, mode=mode: t.nn.functional.pad(x, (1, 2), mode=mode), [(2, 4), (2, 3, 4)])
+
+case("diagonal", lambda t, x: (t.diagonal(x), t.diagonal(x, 1), t.diagonal(x, -1)), [(3, 3), (2, 4), (2, 3, 4)])
+case("diagonal of some", lambda t, x: t.diagonal(x, 1, -2, -1), [(2, 3, 4), (2, 1, 3)])
+case("diag", lambda t, x: (t.diag(x), t.diag(x, 1), t.diag(x, -1)), [(3, 3), (2, 4), (3,)])
+case("trace", lambda t, x: t.trace(x), [(3, 3), (2, 4)])
+case("ravel", lambda t, x: (x.ravel(), x.T.ravel()), [(2, 3)])
+case(
+    "hstack vstack",
+    lambda t, a, b: (t.hstack([a, b]), t.vstack((a, b))),
+    [((2, 3), (2, 3)), ((3,), (3,)), ((), ())],
+)
+case(
+    "second names",
+    lambda t, a, b: (
+        t.absolute(t.subtract(a, b)),
+        t.clip(t.multiply(a, b), -1, 1),
+        t.divide(a, b) + t.true_divide(b, a),
+        t.swapdims(t.concat([a, b], 0), 0, 1),
+        t.swapaxes(t.concatenate([a, b], 0), 0, 1),
+    ),
+    ((2, 3), (2, 3)),
+    "nonzero, nonzero",
+)
 
 # ---------------------------------------------------------------- indexing
 
@@ -423,6 +447,11 @@ case("matmul", lambda t, a, b: t.matmul(a, b), MATMUL)
 case("@", lambda t, a, b: a @ b, MATMUL[:4])
 case("mm", lambda t, a, b: t.mm(a, b), [((2, 3), (3, 4)), ((1, 3), (3, 1))])
 case("bmm", lambda t, a, b: t.bmm(a, b), [((5, 2, 3), (5, 3, 4)), ((0, 2, 3), (0, 3, 4))])
+case(
+    "addmm",
+    lambda t, x, a, b: (t.addmm(x, a, b), t.addmm(x, a, b, beta=3, alpha=2)),
+    [((2, 4), (2, 3), (3, 4)), ((4,), (2, 3), (3, 4)), ((), (0, 3), (3, 4))],
+)
 case("mv", lambda t, a, b: t.mv(a, b), [((2, 3), (3,))])
 case("dot", lambda t, a, b: t.dot(a, b), [((3,), (3,)), ((0,), (0,))])
 case("outer", lambda t, a, b: t.outer(a, b), [((2,), (3,)), ((0,), (3,))])

@@ -80,7 +80,11 @@ def test_empty_has_a_shape_and_a_dtype(make):
 
 
 def test_requires_grad_of_factories():
-    for x in (shared.zeros(2, requires_grad=True), shared.tensor(1.0, requires_grad=True), shared.randn(1, requires_grad=True)):
+    for x in (
+        shared.zeros(2, requires_grad=True),
+        shared.tensor(1.0, requires_grad=True),
+        shared.randn(1, requires_grad=True),
+    ):
         assert x.requires_grad and x.is_leaf
 
 

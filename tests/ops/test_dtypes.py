@@ -111,7 +111,14 @@ def test_an_unknown_dtype_is_named(wrong):
 
 @pytest.mark.parametrize(
     "spelling, name",
-    [(float, "float64"), (int, "int64"), (bool, "bool"), ("half", "float16"), (np.int8, "int8"), ("bfloat16", "bfloat16")],
+    [
+        (float, "float64"),
+        (int, "int64"),
+        (bool, "bool"),
+        ("half", "float16"),
+        (np.int8, "int8"),
+        ("bfloat16", "bfloat16"),
+    ],
 )
 def test_spellings_of_dtypes(spelling, name):
     assert shared.zeros(2, dtype=spelling).dtype.name == name

@@ -21,7 +21,7 @@ def indexed(draw, arrays_too=True):
     shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
     ellipsis = draw(st.integers(-1, len(shape)))
     length = draw(st.integers(1, 3))
-    parts, axis, array_shape = [], 0, None
+    parts, axis = [], 0
     while axis < len(shape):
         if axis == ellipsis:
             parts.append(Ellipsis)
@@ -138,7 +138,11 @@ def test_gradients_of_repeated_positions_add_up(rows, columns, chosen):
         (shared.tensor([0.0]), IndexError, "must be long, int, byte or bool tensors, but got float32"),
         (shared.tensor([0], dtype=shared.int16), IndexError, "must be long, int, byte or bool tensors, but got int16"),
         ([0, 7], IndexError, "index 7 is out of bounds for dimension 0 with size 2"),
-        (shared.ones(3, dtype=shared.bool), IndexError, r"did not match.*dimension 0.*\(the tensor has shape \(2, 3\)\)"),
+        (
+            shared.ones(3, dtype=shared.bool),
+            IndexError,
+            r"did not match.*dimension 0.*\(the tensor has shape \(2, 3\)\)",
+        ),
         (([0, 1], [0, 1, 2]), IndexError, r"shape mismatch.*\(the tensor has shape \(2, 3\)\)"),
     ],
 )

@@ -43,6 +43,7 @@ INTEGERS = ("int64", "int32", "int16", "int8")
 DELIBERATE = {  # explained in shared/DIFFERENCES.md
     "any of numbers": ("uint8",),
     "all of numbers": ("uint8",),
+    "second names": ("uint8",),
     "pow": INTEGERS,
     "pow_ in place": INTEGERS,
     "scalars on the left": INTEGERS,

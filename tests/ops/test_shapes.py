@@ -116,7 +116,9 @@ def test_reductions_are_numpys(a, data):
     if a.size:
         np.testing.assert_allclose(x.mean(dims, keepdim=keep).numpy(), a.mean(axes, keepdims=keep), atol=1e-12)
         np.testing.assert_array_equal(x.amax(dims, keepdim=keep).numpy(), a.max(axes, keepdims=keep))
-        np.testing.assert_allclose(x.var(dims, unbiased=False, keepdim=keep).numpy(), a.var(axes, keepdims=keep), atol=1e-12)
+        np.testing.assert_allclose(
+            x.var(dims, unbiased=False, keepdim=keep).numpy(), a.var(axes, keepdims=keep), atol=1e-12
+        )
         np.testing.assert_array_equal(x.max(dims[0]).indices.numpy(), a.argmax(axes[0]))
         np.testing.assert_array_equal(x.argmin(dims[0], keepdim=True).numpy(), a.argmin(axes[0], keepdims=True))
 
