@@ -300,7 +300,7 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
 # ------------------------------------------------------------------------ initialisation
 
 
-def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers():
+def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers(record_property):
     shared.manual_seed(0)
     weight = nn.init.kaiming_normal_(shared.empty(200, 800), nonlinearity="relu")
     variance = weight.numpy().var()
@@ -342,6 +342,8 @@ def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers():
     )
     hidden[-1].backward(shared.randn(*hidden[-1].shape))
     gradient = math.sqrt((x.grad**2).mean().item())
+    record_property("loudness_after_twenty_layers", ratio)
+    record_property("of_the_gradient_at_the_input", gradient)
     assert 0.2 < gradient < 5, f"a gradient of loudness 1 arrives at the input with {gradient:.1e}; about 1 is expected"
 
 
@@ -502,7 +504,7 @@ def test_an_epoch_starts_every_step_from_fresh_gradients():
     )
 
 
-def test_a_hidden_layer_breaks_the_wall_and_reads_real_digits():
+def test_a_hidden_layer_breaks_the_wall_and_reads_real_digits(record_property):
     strokes, labels = shared.tensor(STROKES), shared.tensor(LABELS)
     shared.manual_seed(0)
     line, network = nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -523,6 +525,8 @@ def test_a_hidden_layer_breaks_the_wall_and_reads_real_digits():
     optimizer = optim.Adam(network.parameters(), lr=3e-3)
     losses = [train_one_epoch(network, loader, nn.CrossEntropyLoss(), optimizer)["loss"] for _ in range(10)]
     measured = evaluate(network, [data[1]], nn.CrossEntropyLoss(), {"accuracy": accuracy})
+    record_property("test_accuracy", measured["accuracy"])
+    record_property("test_loss_in_nats", measured["loss"])
     assert losses[0] < 2.1, f"the first epoch's mean loss is {losses[0]:.2f}; a blind network has ln 10 = 2.30"
     assert measured["accuracy"] > BOUND, (
         f"after ten epochs the network reads {measured['accuracy']:.1%} of unseen digits; over 20 seeds "
