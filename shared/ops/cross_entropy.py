@@ -56,7 +56,8 @@ class CrossEntropy(ClassLoss):
 
     def forward(self, logits):
         losses, log_probs = cross_entropy_formula(logits, self.target)
-        self.saved = (log_probs,) if self.needs[0] else ()
+        if self.needs[0]:
+            self.saved, self.target = (log_probs,), self.target.copy()  # backward reads it, whatever becomes of it
         return self.reduce(losses)
 
     def backward(self, grad):
@@ -70,6 +71,8 @@ class Nll(ClassLoss):
 
     def forward(self, log_probs):
         self.size = log_probs.shape
+        if self.needs[0]:
+            self.target = self.target.copy()
         losses = -log_probs[xp(log_probs).arange(len(self.target)), self.target]
         return self.reduce(losses)
 

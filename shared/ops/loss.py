@@ -273,7 +273,7 @@ def huber_loss(
             f"huber_loss: Weights and input must have the same size, but got {tuple(weight.shape)} and "
             f"{tuple(input.shape)}"
         )
-    return in_float32(HuberLoss(delta, 1.0, reduction, _raw(weight)), a, b)
+    return in_float32(HuberLoss(delta, 1.0, reduction, _own(weight)), a, b)
 
 
 def _require_same_shape(name: str, input: Tensor, target: Tensor) -> None:
@@ -284,8 +284,9 @@ def _require_same_shape(name: str, input: Tensor, target: Tensor) -> None:
         raise ValueError(f"{name}: Target size ({b}) must be the same as input size ({a})")
 
 
-def _raw(x: Tensor | None) -> Any:
-    return None if x is None else x.array
+def _own(x: Tensor | None) -> Any:
+    """The numbers of `x` as they are now: backward reads them, whatever becomes of `x` in between."""
+    return None if x is None else x.array.copy()
 
 
 def binary_cross_entropy(
@@ -306,7 +307,7 @@ def binary_cross_entropy(
             "binary_cross_entropy: all elements of input should be between 0 and 1; "
             "for logits use binary_cross_entropy_with_logits"
         )
-    return in_float32(BceLoss(reduction, _raw(weight)), *promote(input, target))
+    return in_float32(BceLoss(reduction, _own(weight)), *promote(input, target))
 
 
 def binary_cross_entropy_with_logits(
@@ -328,7 +329,7 @@ def binary_cross_entropy_with_logits(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(reduction)
     _require_same_shape("binary_cross_entropy_with_logits", input, target)
-    function = BceWithLogitsLoss(_raw(pos_weight), reduction, _raw(weight))
+    function = BceWithLogitsLoss(_own(pos_weight), reduction, _own(weight))
     return in_float32(function, *promote(input, target))
 
 

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 import shared
+from shared.nn import functional as F
+from tests.nn.cases import FUNCTIONS
+from tests.nn.cases import Constant as Fixed
 from tests.ops.cases import EXAMPLES, example_id
 from tests.ops.running import outputs_of
 
@@ -82,27 +85,23 @@ def test_changing_a_weight_before_backward():
         loss.backward()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=example_id)
-def test_a_change_between_forward_and_backward_is_noticed_or_harmless(example):
-    """Property over all operations: whatever input is changed, backward raises or gives the right gradient."""
-    case, place = example
+def noticed_or_harmless(call, arrays, floating):
+    """Changes each input after the forward: backward must raise, or give the gradient of the unchanged input."""
 
     def run(changed=None):
-        tensors, leaves = [], []
-        for a, floating in zip(case.arrays(place), case.differentiable(), strict=True):
-            x = shared.from_numpy(a.copy()).requires_grad_(floating)
-            leaves.append(x)
-            tensors.append(x * 1 if floating else x)
-        outputs = [y for y in outputs_of(case.call(shared, *tensors)) if y.requires_grad]
+        shared.manual_seed(0)
+        leaves = [shared.from_numpy(np.array(a)).requires_grad_(f) for a, f in zip(arrays, floating, strict=True)]
+        tensors = [x * 1 if x.requires_grad else x for x in leaves]
+        outputs = [y for y in outputs_of(call(*tensors)) if y.requires_grad]
         if changed is not None:
-            x = tensors[changed]
-            x.detach().copy_(~x.detach() if x.dtype == shared.bool else x.detach() * 0)
+            x = tensors[changed].detach()
+            x.copy_(~x if x.dtype == shared.bool else x * 0)
         for y in outputs:
             y.backward(shared.ones_like(y), retain_graph=True)
         return [x.grad for x in leaves]
 
     expected = run()
-    for i in range(len(case.domains)):
+    for i in range(len(arrays)):
         try:
             found = run(changed=i)
         except RuntimeError as error:
@@ -111,6 +110,20 @@ def test_a_change_between_forward_and_backward_is_noticed_or_harmless(example):
         for g, h in zip(found, expected, strict=True):
             if h is not None:
                 np.testing.assert_array_equal(g.numpy(), h.numpy(), f"input {i} was changed, and nobody noticed")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=example_id)
+def test_a_change_between_forward_and_backward_is_noticed_or_harmless(example):
+    case, place = example
+    noticed_or_harmless(lambda *xs: case.call(shared, *xs), case.arrays(place), case.differentiable())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", FUNCTIONS, ids=lambda c: c.name)
+def test_a_change_between_a_function_of_nn_and_backward_is_noticed_or_harmless(case):
+    inputs = case.inputs()
+    arrays = [np.asarray(x.array if isinstance(x, Fixed) else x) for x in inputs]
+    noticed_or_harmless(lambda *xs: case.call(F, *xs), arrays, [not isinstance(x, Fixed) for x in inputs])
 
 
 # ---------------------------------------------------------------- leaves and views
