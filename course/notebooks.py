@@ -97,7 +97,7 @@ def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None
     started = time.perf_counter()
     # In a thread of its own, nbclient leaves the signal handlers alone: its own one waits for ever after Ctrl-C.
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(client.execute, env=environment)
+        running = pool.submit(client.execute, env=environment, cleanup_kc=True)
         try:
             running.result()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:

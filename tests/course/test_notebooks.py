@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -124,6 +125,16 @@ def test_a_broken_file_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.name)
 def test_the_committed_notebook_is_fresh(path: Path) -> None:
     assert notebooks.problems(path) == [], path.relative_to(ROOT)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="looks at processes as POSIX has them")
+@pytest.mark.parametrize("last", ["x = 1", "1 / 0"])
+def test_no_kernel_is_left_behind(tmp_path: Path, last: str) -> None:
+    written = tmp_path / "pid"
+    path = make(tmp_path / "a.ipynb", f"import os; open({str(written)!r}, 'w').write(str(os.getpid()))", last)
+    with contextlib.suppress(CourseError):
+        notebooks.execute(path, tmp_path)
+    waited_for(lambda: not is_alive(int(written.read_text())), seconds=10)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
