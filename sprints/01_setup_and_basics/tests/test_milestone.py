@@ -206,6 +206,9 @@ def test_gradients_follow_the_chain_rule():
             "the factor of tanh is 1 - h where 1 - h*h is right": right / slope * (1 - np.tanh(0.5)),
             "the factor of tanh was computed from its input, where its output is right": right / slope * 0.75,
         }
+        at_product = {
+            "v received the gradient of h: a product gives each factor the gradient times the other": -0.92047279
+        }
         compare(
             f"the gradient of {name}, computed by hand in note 03",
             parameter.grad,
@@ -213,8 +216,7 @@ def test_gradients_follow_the_chain_rule():
             {
                 "exactly half: e is used twice in e * e, and one use overwrote the other": right / 2,
                 "the sign is wrong: look at the difference p - y": -right,
-                "v received the gradient of h: a product gives each factor the gradient times the other": -0.92047279,
-                **(before_tanh if name != "v" else {}),
+                **(at_product if name == "v" else before_tanh),
             },
         )
 
