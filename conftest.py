@@ -13,6 +13,9 @@ collect_ignore_glob = ["tests/*/make_*.py"]
 
 def pytest_configure() -> None:
     """Import `shared` as a whole; let Hypothesis draw the same examples on every run, however slow the machine."""
+    # A shell that starts pytest in the background has it ignore Ctrl-C, and so would every process a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Collecting doctests, pytest would import a single file of the package by itself, before the package ties its knot.
     import shared  # noqa: F401
 
