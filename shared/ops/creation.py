@@ -63,7 +63,18 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     array = _data_array(data, dtype)
     target = array.dtype if dtype is None else dtypes.as_dtype(dtype)
     where = device if device is not None else devices.device_of(array)
+    if isinstance(data, (int, list, tuple)):
+        _check_range(array, dtypes.as_dtype(target))
     return _finish(devices.to_device(array.astype(dtypes.as_dtype(target), order="C"), where), requires_grad)
+
+
+def _check_range(array: Any, target: np.dtype) -> None:
+    """Refuses Python numbers that an integer dtype would wrap around."""
+    if target == array.dtype or target == dtypes.bool_ or dtypes.is_floating(target) or not array.size:
+        return
+    limits = np.iinfo(target)
+    if not (limits.min <= array.min() and array.max() <= limits.max):
+        raise RuntimeError(f"value cannot be converted to type {target.name} without overflow: {array.min()} … {array.max()}")
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -166,7 +177,7 @@ def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """start, start + step, … up to but without `end`; `arange(n)` counts 0 … n − 1. int64 unless a float is among them."""
     if end is None:
@@ -292,7 +303,7 @@ def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None
+    low: int = 0, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None
 ) -> Tensor:
     """Integers in [low, high), int64; `randint(high, size)` starts at 0."""
     if size is None:

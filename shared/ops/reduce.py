@@ -293,18 +293,20 @@ def _require_elements(name: str, input: Tensor, dims: tuple[int, ...]) -> None:
         )
 
 
+def _extreme(name: str, function: str, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    dims = normalize_dims(dim, input.array.ndim)
+    _require_elements(name, input, dims)
+    return Extreme(function, dims, keepdim)(input)
+
+
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The maximum over one or several dimensions; ties share the gradient."""
-    dims = normalize_dims(dim, input.array.ndim)
-    _require_elements("amax", input, dims)
-    return Extreme("max", dims, keepdim)(input)
+    return _extreme("amax", "max", input, dim, keepdim)
 
 
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The minimum over one or several dimensions; ties share the gradient."""
-    dims = normalize_dims(dim, input.array.ndim)
-    _require_elements("amin", input, dims)
-    return Extreme("min", dims, keepdim)(input)
+    return _extreme("amin", "min", input, dim, keepdim)
 
 
 def _select(function: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
@@ -324,14 +326,14 @@ def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -
     """The largest element; along `dim`, (values, indices); of two tensors, the larger element by element."""
     if isinstance(dim, Tensor):
         return elementwise.maximum(input, dim)
-    return amax(input) if dim is None else _select("max", input, dim, keepdim)
+    return _select("max", input, dim, keepdim) if dim is not None else _extreme("max", "max", input, None, False)
 
 
 def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
     """The smallest element; along `dim`, (values, indices); of two tensors, the smaller element by element."""
     if isinstance(dim, Tensor):
         return elementwise.minimum(input, dim)
-    return amin(input) if dim is None else _select("min", input, dim, keepdim)
+    return _select("min", input, dim, keepdim) if dim is not None else _extreme("min", "min", input, None, False)
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -397,6 +399,8 @@ def _norm(input: Tensor, p: float, dim: Dim, keepdim: bool) -> Tensor:
 class Norm2(Function):
     """√Σx²; the slope where the norm is 0 is taken as 0"""
 
+    twice = True
+
     def __init__(self, dims: tuple[int, ...], keepdim: bool):
         self.dims, self.keepdim = dims, keepdim
 
@@ -407,7 +411,8 @@ class Norm2(Function):
 
     def backward(self, grad):
         x, out = self.saved
-        scale = xp(x).where(out == 0, 0, grad / xp(x).where(out == 0, 1, out))
+        pick = elementwise.where if isinstance(x, Tensor) else xp(x).where
+        scale = pick(out == 0, 0, grad / pick(out == 0, 1, out))
         return x * _expand(scale, self.dims, self.keepdim, x.shape)
 
 

@@ -1,0 +1,144 @@
+"""Every statement of shared/DIFFERENCES.md that can be run, on this side and, where it is installed, on PyTorch's."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shared
+from shared import ops
+from shared.autograd import Function
+
+PAGE = (Path(shared.__file__).parent / "DIFFERENCES.md").read_text()
+
+
+def backward_twice_through_a_sum(t):
+    x = t.ones(2, requires_grad=True)
+    y = x.sum()
+    y.backward()
+    y.backward()
+    return x.grad.tolist()
+
+
+def change_a_view(t):
+    y = t.ones(2, requires_grad=True) * 2
+    y[0].mul_(3)
+    return y.tolist()
+
+
+def chain_of_changes(t):
+    x = t.zeros(2, requires_grad=True)
+    y = x * 1
+    y.exp_().add_(1)
+    y.sum().backward()
+    return x.grad.tolist()
+
+
+def change_an_index(t):
+    x, i = t.ones(3, requires_grad=True), t.tensor([0, 1])
+    y = x[i].sum()
+    i[0] = 2
+    y.backward()
+    return x.grad.tolist()
+
+
+def second_gradient_of_prod(t):
+    x = t.tensor([2.0, 3.0], requires_grad=True)
+    return [g.tolist() for g in t.autograd.grad(x.prod(), x, create_graph=True)]
+
+
+def stride_of_a_gradient(t):
+    x = t.ones(3, requires_grad=True)
+    return t.autograd.grad(x.sum(), x)[0].stride()
+
+
+def use_of_an_inference_tensor(t):
+    with t.inference_mode():
+        y = t.ones(2)
+    x = t.ones(2, requires_grad=True)
+    (x * y).sum().backward()
+    return x.grad.tolist()
+
+
+def median_of_ties(t):
+    x = t.tensor([1.0, 1.0, 2.0], requires_grad=True)
+    x.median().backward()
+    return x.grad.tolist()
+
+
+# what is run; what shared gives; what PyTorch gives (an exception's type where it refuses)
+STATEMENTS = {
+    "backward twice": (backward_twice_through_a_sum, RuntimeError, [2.0, 2.0]),
+    "change of a view": (change_a_view, RuntimeError, [6.0, 2.0]),
+    "chain of in-place changes": (chain_of_changes, [1.0, 1.0], RuntimeError),
+    "change of an index": (change_an_index, [1.0, 1.0, 0.0], RuntimeError),
+    "create_graph of prod": (second_gradient_of_prod, RuntimeError, [[3.0, 2.0]]),
+    "gradients own their memory": (stride_of_a_gradient, (1,), (0,)),
+    "inference_mode": (use_of_an_inference_tensor, [1.0, 1.0], RuntimeError),
+    "median of ties": (median_of_ties, [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]),
+    "dtypes print": (lambda t: str(t.float32), "float32", "torch.float32"),
+    "devices": (lambda t: t.device("cuda") == t.device("cuda:0"), True, False),
+    "device and name": (lambda t: t.device("cpu") == "cpu", True, False),
+    "any of uint8": (lambda t: str(t.tensor([1], dtype=t.uint8).any().dtype)[-5:], "bool", "uint8"),
+    "negative powers": (lambda t: (t.tensor([2]) ** t.tensor([-1])).tolist(), RuntimeError, [0]),
+    "numbers out of range": (lambda t: (t.tensor([1], dtype=t.uint8) + 300).tolist(), OverflowError, [45]),
+    "nested index": (lambda t: tuple(t.zeros(2, 3)[[[0, 1], [1, 0]]].shape), (2, 2, 3), (2,)),
+    "Tensor of sizes": (lambda t: tuple(t.Tensor(2, 3).shape), TypeError, (2, 3)),
+    "zeros_like of a transpose": (lambda t: t.zeros_like(t.zeros(2, 3).T).stride(), (2, 1), (1, 3)),
+    "negative strides": (lambda t: t.from_numpy(np.array([1, 2])[::-1]).tolist(), [2, 1], ValueError),
+    "view of a dtype": (lambda t: t.ones(1).view(t.int32).tolist(), TypeError, [1065353216]),
+    "state of a generator": (
+        lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
+        True,
+        False,
+    ),
+}
+
+
+def outcome(t, call, expected):
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            call(t)
+        return expected
+    return call(t)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_the_statement_holds_here(name):
+    call, here, _ = STATEMENTS[name]
+    assert outcome(shared, call, here) == here
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_the_statement_holds_in_pytorch(name):
+    torch = pytest.importorskip("torch")
+    call, _, there = STATEMENTS[name]
+    assert outcome(torch, call, there) == there
+
+
+def test_operations_without_second_gradients_are_listed():
+    """The page names each Function that does not declare `twice`, by the operations that use it."""
+    for module in pkgutil.iter_modules(ops.__path__, "shared.ops."):
+        importlib.import_module(module.name)
+    found, waiting = set(), [Function]
+    while waiting:
+        waiting += (subclasses := waiting.pop().__subclasses__())
+        found.update(c for c in subclasses if c.__module__.startswith("shared.") and not c.__subclasses__())
+    named = {
+        "Extreme": "amax",
+        "Extremum": "maximum",
+        "Prod": "prod",
+        "Remainder": "remainder",
+        "MaskedFill": "masked_fill",
+        "Scatter": "scatter_add",
+        "Checkpoint": "checkpoint",
+    }
+    losses = {"BceLoss", "BceWithLogitsLoss", "CrossEntropy", "HuberLoss", "KlDiv", "KlDivLogTarget", "L1Loss", "Nll"}
+    once = {c.__name__ for c in found if not c.twice}
+    assert once == named.keys() | losses | {"Move"}
+    assert all(f"`{name}`" in PAGE for name in named.values())
+    assert "the losses but `mse_loss`" in PAGE
