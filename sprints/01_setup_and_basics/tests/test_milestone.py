@@ -391,7 +391,7 @@ def test_operations_agree_with_finite_differences():
             assert np.abs(numerical).max() > 1e-3, (
                 f"{name}: the output does not depend on input {i}; its forward is wrong"
             )
-    assert not wrong, "wrong gradients:\n  " + "\n  ".join(wrong)
+    assert not wrong, "wrong gradients: " + "\n  ".join(wrong)
 
 
 def wrong_tanh(
