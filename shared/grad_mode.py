@@ -70,7 +70,7 @@ def inference_mode(mode: bool | Callable = True) -> Any:
 
 
 class set_grad_enabled(_GradMode):
-    """Sets the grad mode at once; as a `with` block, restores the old one at its end; as a decorator, for calls alone."""
+    """Sets the grad mode at once; a `with` block restores the old one at its end, a decorator sets it for calls."""
 
     def __init__(self, mode: bool):
         super().__init__(bool(mode))

@@ -174,7 +174,9 @@ def mul(input: Operand, other: Operand) -> Tensor:
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
     """input / other, broadcast; integers divide to the default dtype. rounding_mode: None, 'trunc' or 'floor'."""
     if rounding_mode not in (None, "trunc", "floor"):
-        raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}")
+        raise RuntimeError(
+            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}"
+        )
     if rounding_mode is not None:
         return _rounded_div(input, other, trunc=rounding_mode == "trunc")
     a, b = pair(input, other, floating=True)

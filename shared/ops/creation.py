@@ -74,7 +74,9 @@ def _check_range(array: Any, target: np.dtype) -> None:
         return
     limits = np.iinfo(target)
     if not (limits.min <= array.min() and array.max() <= limits.max):
-        raise RuntimeError(f"value cannot be converted to type {target.name} without overflow: {array.min()} … {array.max()}")
+        raise RuntimeError(
+            f"value cannot be converted to type {target.name} without overflow: {array.min()} … {array.max()}"
+        )
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -177,9 +179,15 @@ def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
 
 
 def arange(
-    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any = 0,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, … up to but without `end`; `arange(n)` counts 0 … n − 1. int64 unless a float is among them."""
+    """start, start + step, … up to but without `end`; `arange(n)` counts 0 … n − 1. int64 unless a float is given."""
     if end is None:
         start, end = 0, start
     if step == 0 or (end - start) * step < 0:
@@ -369,8 +377,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
     if not replacement and num_samples > int((rows > 0).sum(axis=1).min()):
         raise RuntimeError(
-            f"cannot sample num_samples ({num_samples}) > number of nonzero weights ({int((rows > 0).sum(axis=1).min())}) "
-            f"samples without replacement"
+            f"cannot sample num_samples ({num_samples}) > number of nonzero weights "
+            f"({int((rows > 0).sum(axis=1).min())}) samples without replacement"
         )
     rng = _stream(generator, devices.device_of(weights)).rng
     if replacement:

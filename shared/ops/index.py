@@ -41,7 +41,7 @@ def _part(item: Any) -> Any:
 
 
 def as_index(index: Any) -> tuple:
-    """An index as a tuple of ints, slices, None, Ellipsis and arrays; IndexError for floats, ValueError for steps below 1."""
+    """The index as ints, slices, None, Ellipsis and arrays; IndexError for floats, ValueError for steps < 1."""
     parts = index if isinstance(index, tuple) else (index,)
     found = tuple([_part(item) for item in parts])
     # The ellipsis makes NumPy give a view also where ints leave no dimension, and not a bare number.
@@ -225,7 +225,8 @@ def _checked_places(name: str, input: Tensor, dim: int, index: Tensor, source: A
         )
     if any(n > m for d, (n, m) in enumerate(zip(places.shape, size, strict=True)) if d != dim):
         raise RuntimeError(
-            f"{name}(): index of shape {list(places.shape)} is larger than input of shape {list(size)} apart from dimension {dim}"
+            f"{name}(): index of shape {list(places.shape)} is larger than input of shape {list(size)} apart "
+            f"from dimension {dim}"
         )
     if source is not None and any(n > m for n, m in zip(places.shape, source.shape, strict=False)):
         raise RuntimeError(
@@ -293,7 +294,8 @@ def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, add: b
     if isinstance(src, Tensor):
         if src.array.dtype != input.array.dtype:
             raise RuntimeError(
-                f"{name}(): Expected self.dtype to be equal to src.dtype: {input.array.dtype.name} and {src.array.dtype.name}"
+                f"{name}(): Expected self.dtype to be equal to src.dtype: {input.array.dtype.name} and "
+                f"{src.array.dtype.name}"
             )
         src = getitem(src, tuple(slice(n) for n in index.array.shape))
     return Scatter(where, add)(input, src)
@@ -354,11 +356,12 @@ def _require_mask(name: str, mask: Tensor) -> None:
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """A copy of input with `value` (a number or a zero-dimensional tensor) where the boolean mask, broadcast, is True."""
+    """A copy of input with `value` (a number or a zero-dimensional tensor) where the mask, broadcast, is True."""
     _require_mask("masked_fill", mask)
     if isinstance(value, Tensor) and value.array.ndim:
         raise RuntimeError(
-            f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.array.ndim} dimension(s)"
+            f"masked_fill only supports a 0-dimensional value tensor, but got tensor with "
+            f"{value.array.ndim} dimension(s)"
         )
     return MaskedFill()(input, mask, as_operand(value))
 

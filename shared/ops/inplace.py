@@ -50,8 +50,8 @@ def require_writable(x: Tensor) -> None:
         and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
     ):
         raise RuntimeError(
-            f"in-place operation: several elements of this tensor of shape {tuple(array.shape)} share one place in memory "
-            f"(it was expanded); clone() it before changing it"
+            f"in-place operation: several elements of this tensor of shape {tuple(array.shape)} share one place in "
+            f"memory (it was expanded); clone() it before changing it"
         )
     if not getattr(array.flags, "writeable", True):
         raise RuntimeError("in-place operation: the memory of this tensor is read-only; clone() it before changing it")

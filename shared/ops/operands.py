@@ -42,9 +42,7 @@ def promote(*operands: Operand, floating: bool = False) -> list[Operand]:
         target = dtypes.get_default_dtype()
     if target == dtypes.bfloat16:  # beside which NumPy would take a Python float for a float32
         operands = [x if isinstance(x, Tensor) else target.type(x) for x in operands]
-    promoted = [
-        (x if x.array.dtype == target else cast(x, target)) if isinstance(x, Tensor) else x for x in operands
-    ]
+    promoted = [(x if x.array.dtype == target else cast(x, target)) if isinstance(x, Tensor) else x for x in operands]
     if not any(isinstance(x, Tensor) for x in promoted):
         promoted[0] = Tensor(np.asarray(promoted[0], dtype=target))
     return promoted

@@ -51,7 +51,9 @@ def _wide(dtype: Any) -> Any:
 def _widely(operation: Callable[..., Tensor], input: Tensor, *args: Any) -> Tensor:
     """`operation` carried out in float32 on float16 and bfloat16, and rounded once at the end."""
     wide = _wide(input.array.dtype)
-    return operation(input, *args) if wide == input.array.dtype else cast(operation(cast(input, wide), *args), input.dtype)
+    if wide == input.array.dtype:
+        return operation(input, *args)
+    return cast(operation(cast(input, wide), *args), input.array.dtype)
 
 
 class Sum(Function):
@@ -289,7 +291,8 @@ def var_mean(
 def _require_elements(name: str, input: Tensor, dims: tuple[int, ...]) -> None:
     if not count(input, dims) and dims:
         raise IndexError(
-            f"{name}(): Expected reduction dim to have non-zero size, but the input has shape {tuple(input.array.shape)}"
+            f"{name}(): Expected reduction dim to have non-zero size, but the input has shape "
+            f"{tuple(input.array.shape)}"
         )
 
 
@@ -372,7 +375,7 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
-    """(Σ |x|ᵖ)^(1/p) over `dim`; p = 2 for 'fro', the largest |x| for inf, the smallest for −inf, the count of nonzeros for 0."""
+    """(Σ |x|ᵖ)^(1/p) over `dim`; p = 2 for 'fro', the extremes of |x| for ±inf, how many are not 0 for 0."""
     input = input if dtype is None else cast(input, dtype)
     if not dtypes.is_floating(input.array.dtype):
         raise RuntimeError(f"norm: expected a floating point tensor, but got {input.array.dtype.name}")

@@ -156,7 +156,7 @@ def infer_size(size: tuple[int, ...], total: int) -> tuple[int, ...]:
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
-    """`reshape` that never copies; RuntimeError where the memory's order does not allow it. Or a dtype to cast bits to."""
+    """`reshape` that never copies; RuntimeError where the memory's order does not allow it."""
     size = infer_size(sizes_of(shape), input.array.size)
     out = Reshape(size)(input)
     if out._base is None and input.array.size:
@@ -347,7 +347,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     ndim = input.array.ndim
     if len(widths) % 2 or len(widths) > 2 * ndim:
         raise RuntimeError(
-            f"pad: expected an even number of at most {2 * ndim} widths for a tensor of {ndim} dimensions, but got {widths}"
+            f"pad: expected an even number of at most {2 * ndim} widths for a tensor of {ndim} dimensions, "
+            f"but got {widths}"
         )
     pairs = [(0, 0)] * (ndim - len(widths) // 2) + [(widths[i], widths[i + 1]) for i in range(len(widths) - 2, -1, -2)]
     cut = tuple(slice(max(-low, 0), n - max(-high, 0)) for (low, high), n in zip(pairs, input.array.shape, strict=True))
