@@ -1,7 +1,8 @@
 """Measured numbers in the notes and READMEs are those of results/metrics.json.
 
 A number is tied to what measured it by a comment right behind it, which no reader sees: `88.6%<!-- metric: NAME -->`.
-NAME may be arithmetic over names, `a + b` or `a / 1000`. A share between 0 and 1 may be printed in per cent.
+NAME may be arithmetic over names, `a + b` or `a / 1000`. A share between 0 and 1 may be printed in per cent. Behind a
+formula punctuation or a space comes first, `$10^{-9}$,<!-- metric: NAME -->`, so that the formula is still read as one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import pytest
 from course.sprints import ROOT, sprint_folders
 
 NUMBER = r"[−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+|\s*\\cdot\s*10\^\{[−-]?\d+\})?"
-MARKED = re.compile(rf"(?P<number>{NUMBER})\$?(?P<unit>%|\s?[^\W\d_]+)?<!-- metric: (?P<metric>[^<>]+?) -->")
+MARKED = re.compile(
+    rf"(?P<number>{NUMBER})(?:\$(?:[.,:;)]+| ))?(?P<unit>%|\s?[^\W\d_]+)?<!-- metric: (?P<metric>[^<>]+?) -->"
+)
 MARKER = re.compile(r"<!--\s*metric")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 SPELLED = {"seconds": "s", "second": "s"}
@@ -82,8 +85,12 @@ def problems(text: str, metrics: dict[str, dict[str, Any]]) -> list[str]:
     for marker in MARKER.finditer(text):
         line = text.count("\n", 0, marker.start()) + 1
         end = text.find("-->", marker.start()) + 3
-        if end not in read:
-            found.append(f"line {line}: put the marker right behind a number and its unit, outside code and formulas")
+        in_formula = prose[: marker.start()].rpartition("\n\n")[2].count("$") % 2 == 1
+        if end not in read or in_formula:
+            found.append(
+                f"line {line}: put the marker right behind a number and its unit (behind a formula after "
+                "punctuation or a space), outside code and formulas"
+            )
         elif (trouble := problem(read[end], metrics)) is not None:
             found.append(f"line {line}: {trouble}")
     return found
@@ -127,7 +134,8 @@ METRICS = {
         "12.3\nms<!-- metric: time -->",
         "88.6%<!-- metric: share -->",
         "91.2%<!-- metric: right -->",
-        "$2.5\\cdot10^{-9}$<!-- metric: tiny -->",
+        "$2.5\\cdot10^{-9}$).<!-- metric: tiny -->",
+        "$2.5\\cdot10^{-9}$ <!-- metric: tiny -->and",
         "$1.48 \\cdot 10^{8}$ nats<!-- metric: big -->",
         "147,870,000<!-- metric: big -->",
         "2.5e-09<!-- metric: tiny -->",
@@ -145,7 +153,8 @@ def test_a_number_that_was_measured_is_accepted(text: str) -> None:
     [
         ("12.4 ms<!-- metric: time -->", "prints 12.4, but time was measured as 12.3"),
         ("88.7%<!-- metric: share -->", "88.6"),
-        ("$2.6\\cdot10^{-9}$<!-- metric: tiny -->", "2.5e-09"),
+        ("$2.6\\cdot10^{-9}$,<!-- metric: tiny -->", "2.5e-09"),
+        ("$2.5\\cdot10^{-9}$<!-- metric: tiny -->", "after punctuation or a space"),
         ("0.303<!-- metric: below -->", "-0.303"),
         ("\n12 s<!-- metric: time -->", "line 2: 12 s is measured in ms"),
         ("12 ms<!-- metric: tine -->", "tine is not in results/metrics.json"),
@@ -154,6 +163,7 @@ def test_a_number_that_was_measured_is_accepted(text: str) -> None:
         ("12 ms <!-- metric: time -->", "right behind a number"),
         ("twelve<!-- metric: time -->", "right behind a number"),
         ("```\n12 ms<!-- metric: time -->\n```", "outside code"),
+        ("$t = 12.3<!-- metric: time -->$ ms", "outside code and formulas"),
         ("12 ms<!--metric: time -->", "right behind a number"),
     ],
 )
