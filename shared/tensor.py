@@ -5,6 +5,7 @@ Each method is one line that calls an operation of `shared.ops`, where the full 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,20 @@ from shared.autograd import Function
 Dim = int | Sequence[int] | None
 Number = float
 Flag = bool
+
+
+def numpy_names(function: Callable) -> Callable:
+    """Lets `function` be called with NumPy's names too, as PyTorch does: `axis` for `dim`, `keepdims` for `keepdim`."""
+
+    @functools.wraps(function)
+    def named(*args: Any, **options: Any) -> Any:
+        if "axis" in options:
+            options["dim"] = options.pop("axis")
+        if "keepdims" in options:
+            options["keepdim"] = options.pop("keepdims")
+        return function(*args, **options)
+
+    return named
 
 
 class Size(tuple):
@@ -603,65 +618,78 @@ class Tensor:
     # ---------------------------------------------------------------- reductions
     # (axis and keepdims are NumPy's names for dim and keepdim)
 
-    def sum(
-        self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None, axis: Dim = None, keepdims: Flag = False
-    ) -> Tensor:
-        return ops.sum(self, dim if axis is None else axis, keepdim or keepdims, dtype=dtype)
+    @numpy_names
+    def sum(self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None) -> Tensor:
+        return ops.sum(self, dim, keepdim, dtype=dtype)
 
-    def mean(
-        self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None, axis: Dim = None, keepdims: Flag = False
-    ) -> Tensor:
-        return ops.mean(self, dim if axis is None else axis, keepdim or keepdims, dtype=dtype)
+    @numpy_names
+    def mean(self, dim: Dim = None, keepdim: Flag = False, *, dtype: Any = None) -> Tensor:
+        return ops.mean(self, dim, keepdim, dtype=dtype)
 
+    @numpy_names
     def prod(self, dim: int | None = None, keepdim: Flag = False, *, dtype: Any = None) -> Tensor:
         return ops.prod(self, dim, keepdim, dtype=dtype)
 
+    @numpy_names
     def var(
         self, dim: Dim = None, unbiased: Flag = True, keepdim: Flag = False, *, correction: int | None = None
     ) -> Tensor:
         return ops.var(self, dim, unbiased, keepdim, correction=correction)
 
+    @numpy_names
     def std(
         self, dim: Dim = None, unbiased: Flag = True, keepdim: Flag = False, *, correction: int | None = None
     ) -> Tensor:
         return ops.std(self, dim, unbiased, keepdim, correction=correction)
 
+    @numpy_names
     def max(self, dim: Any = None, keepdim: Flag = False) -> Any:
         return ops.max(self, dim, keepdim)
 
+    @numpy_names
     def min(self, dim: Any = None, keepdim: Flag = False) -> Any:
         return ops.min(self, dim, keepdim)
 
+    @numpy_names
     def median(self, dim: Any = None, keepdim: Flag = False) -> Any:
         return ops.median(self, dim, keepdim)
 
+    @numpy_names
     def amax(self, dim: Dim = None, keepdim: Flag = False) -> Tensor:
         return ops.amax(self, dim, keepdim)
 
+    @numpy_names
     def amin(self, dim: Dim = None, keepdim: Flag = False) -> Tensor:
         return ops.amin(self, dim, keepdim)
 
+    @numpy_names
     def argmax(self, dim: int | None = None, keepdim: Flag = False) -> Tensor:
         return ops.argmax(self, dim, keepdim)
 
+    @numpy_names
     def argmin(self, dim: int | None = None, keepdim: Flag = False) -> Tensor:
         return ops.argmin(self, dim, keepdim)
 
+    @numpy_names
     def any(self, dim: Dim = None, keepdim: Flag = False) -> Tensor:
         return ops.any(self, dim, keepdim)
 
+    @numpy_names
     def all(self, dim: Dim = None, keepdim: Flag = False) -> Tensor:
         return ops.all(self, dim, keepdim)
 
     def count_nonzero(self, dim: Dim = None) -> Tensor:
         return ops.count_nonzero(self, dim)
 
+    @numpy_names
     def logsumexp(self, dim: Dim, keepdim: Flag = False) -> Tensor:
         return ops.logsumexp(self, dim, keepdim)
 
+    @numpy_names
     def norm(self, p: Any = "fro", dim: Dim = None, keepdim: Flag = False) -> Tensor:
         return ops.norm(self, p, dim, keepdim)
 
+    @numpy_names
     def cumsum(self, dim: int, *, dtype: Any = None) -> Tensor:
         return ops.cumsum(self, dim, dtype=dtype)
 

@@ -9,7 +9,7 @@ from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import index, shape
 from shared.ops.operands import cast, normalize_dim
-from shared.tensor import Tensor
+from shared.tensor import Tensor, numpy_names
 
 
 class Cat(Function):
@@ -31,6 +31,7 @@ class Cat(Function):
         return tuple(grad[(*before, slice(start, end))] for start, end in zip(self.ends, self.ends[1:], strict=False))
 
 
+@numpy_names
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors joined along an existing dimension; all other sizes must be the same.
 
@@ -61,6 +62,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return Cat(dim)(*[cast(x if x.array.ndim == len(first) else shape.reshape(x, none), target) for x in tensors])
 
 
+@numpy_names
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
     tensors = list(tensors)

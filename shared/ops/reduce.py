@@ -13,7 +13,7 @@ from shared.autograd import Function
 from shared.ops import arithmetic, elementwise, index, shape
 from shared.ops.comparison import isnan
 from shared.ops.operands import as_floating, cast, clone, normalize_dim
-from shared.tensor import Tensor
+from shared.tensor import Tensor, numpy_names
 
 Dim = int | Sequence[int] | None
 
@@ -187,6 +187,7 @@ def _widened(input: Tensor, dtype: Any) -> Tensor:
     return input if dtypes.is_floating(input.array.dtype) else cast(input, dtypes.int64)
 
 
+@numpy_names
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over `dim` (all dimensions for None).
 
@@ -198,6 +199,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
     return Sum(normalize_dims(dim, input.array.ndim), keepdim)(input)
 
 
+@numpy_names
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over `dim` (all dimensions for None)."""
     input = _widened(input, dtype)
@@ -209,6 +211,7 @@ def count(input: Tensor, dims: tuple[int, ...]) -> int:
     return math.prod(input.array.shape[d] for d in dims)
 
 
+@numpy_names
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean over `dim`; NaN over no elements. Integer input needs `dtype`."""
     input = input if dtype is None else cast(input, dtype)
@@ -220,6 +223,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
     return Mean(normalize_dims(dim, input.array.ndim), keepdim)(input)
 
 
+@numpy_names
 def var(
     input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> Tensor:
@@ -274,6 +278,7 @@ class Deviation(Function):
         return choose(out == 0, 0, grad / (2 * choose(out == 0, 1, out)))
 
 
+@numpy_names
 def std(
     input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
 ) -> Tensor:
@@ -302,11 +307,13 @@ def _extreme(name: str, function: str, input: Tensor, dim: Dim, keepdim: bool) -
     return Extreme(function, dims, keepdim)(input)
 
 
+@numpy_names
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The maximum over one or several dimensions; ties share the gradient."""
     return _extreme("amax", "max", input, dim, keepdim)
 
 
+@numpy_names
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The minimum over one or several dimensions; ties share the gradient."""
     return _extreme("amin", "min", input, dim, keepdim)
@@ -325,6 +332,7 @@ def _select(function: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndi
     return ValuesIndices(shape.squeeze(values, dims[0]), shape.squeeze(places, dims[0]))
 
 
+@numpy_names
 def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
     """The largest element; along `dim`, (values, indices); of two tensors, the larger element by element."""
     if isinstance(dim, Tensor):
@@ -332,6 +340,7 @@ def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -
     return _select("max", input, dim, keepdim) if dim is not None else _extreme("max", "max", input, None, False)
 
 
+@numpy_names
 def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
     """The smallest element; along `dim`, (values, indices); of two tensors, the smaller element by element."""
     if isinstance(dim, Tensor):
@@ -339,23 +348,27 @@ def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -
     return _select("min", input, dim, keepdim) if dim is not None else _extreme("min", "min", input, None, False)
 
 
+@numpy_names
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the largest element (the first of several), int64; into the flattened input for dim=None."""
     _require_elements("argmax", input, normalize_dims(dim, input.array.ndim))
     return Tensor(input.array.argmax(axis=None if not input.array.ndim else dim, keepdims=keepdim))
 
 
+@numpy_names
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The place of the smallest element (the first of several), int64; into the flattened input for dim=None."""
     _require_elements("argmin", input, normalize_dims(dim, input.array.ndim))
     return Tensor(input.array.argmin(axis=None if not input.array.ndim else dim, keepdims=keepdim))
 
 
+@numpy_names
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """True where some element along `dim` is nonzero."""
     return Tensor((input.array != 0).any(axis=normalize_dims(dim, input.array.ndim), keepdims=keepdim))
 
 
+@numpy_names
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """True where every element along `dim` is nonzero."""
     return Tensor((input.array != 0).all(axis=normalize_dims(dim, input.array.ndim), keepdims=keepdim))
@@ -366,12 +379,14 @@ def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
     return Tensor((input.array != 0).sum(axis=normalize_dims(dim, input.array.ndim)))
 
 
+@numpy_names
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """log of the sum of exponentials over `dim`, without overflow."""
     input = as_floating(input)
     return LogSumExp(normalize_dims(dim, input.array.ndim), keepdim)(input)
 
 
+@numpy_names
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
@@ -419,12 +434,14 @@ class Norm2(Function):
         return x * _expand(scale, self.dims, self.keepdim, x.shape)
 
 
+@numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Running sums along `dim`; same shape."""
     input = _widened(input, dtype)
     return CumSum(normalize_dim(dim, input.array.ndim))(input)
 
 
+@numpy_names
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median (the lower of two; NaN where there is one); along `dim`, (values, indices)."""
     if dim is None:

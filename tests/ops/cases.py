@@ -237,6 +237,22 @@ case(
 )
 case("median dim 0", lambda t, x: t.median(x.T.contiguous(), 0), [(3, 5), (4, 4)])
 
+case(
+    "NumPy's names",
+    lambda t, x: (
+        t.sum(x, axis=0),
+        x.mean(axis=(0, 1), keepdims=True),
+        x.argmax(axis=1),
+        t.max(x, axis=1, keepdims=True).values,
+        x.std(axis=-1),
+        t.cat([x, x], axis=1),
+        t.stack([x, x], axis=-1),
+        x.any(axis=0),
+        t.cumsum(x, axis=1),
+    ),
+    (2, 3),
+)
+
 # ---------------------------------------------------------------- shape
 
 case("reshape", lambda t, x: (t.reshape(x, (3, -1)), x.reshape(2, 3), x.reshape_as(x.T)), [(2, 3), (6,)])
