@@ -44,7 +44,8 @@ def value_of(expression: str, metrics: dict[str, dict[str, Any]]) -> tuple[float
             return OPERATIONS[type(node.op)](walk(node.left), walk(node.right))
         raise ValueError(f"`{expression}` is neither a metric nor arithmetic (+ - * /) over metrics")
 
-    return walk(ast.parse(expression, mode="eval").body), units
+    name = ast.Name(expression) if expression in metrics else ast.parse(expression, mode="eval").body
+    return walk(name), units
 
 
 def printed(number: str) -> tuple[float, int, int | None]:
@@ -124,6 +125,7 @@ METRICS = {
     "tiny": {"value": 2.54e-9, "unit": ""},
     "big": {"value": 147870000.0, "unit": "nats"},
     "below": {"value": -0.3032, "unit": ""},
+    "at_1e-6": {"value": 0.03, "unit": ""},
 }
 
 
@@ -141,6 +143,7 @@ METRICS = {
         "2.5e-09<!-- metric: tiny -->",
         "−0.303<!-- metric: below -->",
         "0.025 s<!-- metric: (time + time) / 1000 -->",
+        "3%<!-- metric: at_1e-6 -->",
         "no number, no marker",
     ],
 )
