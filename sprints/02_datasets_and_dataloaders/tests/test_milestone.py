@@ -268,7 +268,8 @@ def test_a_rotation_reads_where_the_inverse_map_points():
             wrong = np.argwhere(abs(found - expected) > 0.51)  # bytes are rounded
             assert not len(wrong), (
                 f"{degrees}°, {mode}: pixel {wrong[0].tolist()} is {found[tuple(wrong[0])]:.0f}, by hand "
-                f"{expected[tuple(wrong[0])]:.1f}. The centre is ((W−1)/2, (H−1)/2) = (1.5, 1.5)."
+                f"{expected[tuple(wrong[0])]:.1f}. The centre is ((W−1)/2, (H−1)/2) = (1.5, 1.5); outside is 0; a "
+                "neighbour weighs the more the nearer it is, and bytes are rounded, not cut off."
             )
     tensor = transforms.RandomRotation((90, 90))(transforms.ToTensor()(SEVEN))
     assert tuple(tensor.shape) == (1, 4, 4), f"a Tensor (C, H, W) keeps its layout, but got {tuple(tensor.shape)}"
@@ -323,8 +324,7 @@ def tagged(monkeypatch):
 
 
 def test_workers_deliver_what_one_process_delivers(tagged):
-    def passes(num_workers: int) -> list[tuple[list, set[int]]]:
-        shared.manual_seed(3)
+    def passes(num_workers: int) -> list[tuple[list, set[int], list[float]]]:
         loader = DataLoader(
             tagged,
             batch_size=4,
@@ -334,14 +334,16 @@ def test_workers_deliver_what_one_process_delivers(tagged):
             timeout=25,
         )
         result = []
-        for _ in range(2):
-            batches = [(np.asarray(x).tolist(), np.asarray(y).tolist(), np.asarray(p)) for x, y, p in loader]
-            pids = {int(pid) for *_, process in batches for pid in process}
-            result.append(([batch[:2] for batch in batches], pids))
+        for seed in (3, 4):
+            shared.manual_seed(seed)  # for each epoch, since without workers the examples draw from it too
+            batches = [tuple(np.asarray(leaf).tolist() for leaf in batch) for batch in loader]
+            pids = {pid for *_, processes, _ in batches for pid in processes}
+            draws = list(itertools.chain(*(batch[3] for batch in batches)))
+            result.append(([batch[:2] for batch in batches], pids, draws))
         return result
 
     alone, together = passes(0), passes(2)
-    for number, ((expected, _), (found, pids)) in enumerate(zip(alone, together, strict=True), 1):
+    for number, ((expected, _, _), (found, pids, draws)) in enumerate(zip(alone, together, strict=True), 1):
         assert os.getpid() not in pids, "with num_workers=2 the examples were still made in the main process"
         assert len(pids) == 2, f"two workers were asked for, {len(pids)} did the work"
         assert len(found) == len(expected), (
@@ -352,3 +354,11 @@ def test_workers_deliver_what_one_process_delivers(tagged):
             f"epoch {number}: workers' batches differ from those made in-process. Labels came as {order}; if "
             "only their order differs, results were handed out as they arrived, not as they were asked for."
         )
+        repeated = len(draws) - len(set(draws))
+        assert not repeated, (
+            f"epoch {number}: {repeated} of {len(draws)} examples got a random number that another one had: both "
+            "workers draw the same stream, so each needs a seed of its own (notes/05, Seeds)"
+        )
+    assert set(together[0][2]).isdisjoint(together[1][2]), (
+        "the second epoch drew numbers of the first: each epoch draws the workers' seed anew, from the main process"
+    )
