@@ -427,7 +427,7 @@ def _accumulate(leaf: Tensor, grad: Any, owned: bool, create_graph: bool) -> Non
     if leaf._hooks:
         grad, owned = _call_hooks(leaf._hooks, grad, create_graph), False
     if create_graph:
-        leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+        leaf.grad = grad.clone() if leaf.grad is None else leaf.grad + grad
     elif leaf.grad is None:
         leaf.grad = _tensor_of(grad, owned)
     elif leaf.grad._requires_grad:

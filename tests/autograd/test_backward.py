@@ -285,6 +285,15 @@ def test_backward_with_create_graph():
     assert x.grad.item() == 12.0
 
 
+def test_gradients_that_have_gradients_share_no_memory():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    (x + y).sum().backward(create_graph=True)
+    with shared.no_grad():
+        x.grad.mul_(100)
+    assert y.grad.tolist() == [1.0, 1.0]
+    assert x.grad is not y.grad
+
+
 def test_an_op_that_is_differentiable_once_says_so():
     x = leaf(1.0, 2.0)
     with pytest.raises(RuntimeError, match="create_graph=True: the gradient of Prod cannot itself be differentiated"):
