@@ -56,6 +56,11 @@ def _widely(operation: Callable[..., Tensor], input: Tensor, *args: Any) -> Tens
     return cast(operation(cast(input, wide), *args), input.array.dtype)
 
 
+def _total(x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+    """x.sum(…) on an array; called so, NumPy's warnings about infinities come from here, where they are silenced."""
+    return xp(x).add.reduce(x, axis=dims, dtype=_wide(x.dtype), keepdims=keepdim)
+
+
 class Sum(Function):
     """The sum over dimensions"""
 
@@ -66,7 +71,7 @@ class Sum(Function):
 
     def forward(self, x):
         self.full = x.shape
-        return x.sum(axis=self.dims, keepdims=self.keepdim, dtype=_wide(x.dtype)).astype(x.dtype, copy=False)
+        return _total(x, self.dims, self.keepdim).astype(x.dtype, copy=False)
 
     def backward(self, grad):
         return _expand(grad, self.dims, self.keepdim, self.full)
@@ -83,7 +88,7 @@ class Mean(Function):
     def forward(self, x):
         self.full = x.shape
         self.n = math.prod(x.shape[d] for d in self.dims)
-        total = x.sum(axis=self.dims, keepdims=self.keepdim, dtype=_wide(x.dtype))
+        total = _total(x, self.dims, self.keepdim)
         return (total / self.n if self.n else total * math.nan).astype(x.dtype, copy=False)
 
     def backward(self, grad):
