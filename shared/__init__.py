@@ -57,7 +57,6 @@ from shared.ops import *
 from shared.ops import tensor  # after the module of that name
 from shared.printing import set_printoptions
 
-
 __version__ = "0.1.0"
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
