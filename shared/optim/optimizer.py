@@ -9,6 +9,9 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
+from shared.arrays.device import device_of
 from shared.autograd import enable_grad, no_grad
 from shared.ops.creation import full_like, tensor
 from shared.tensor import Tensor
@@ -283,13 +286,20 @@ def state_array(state: dict[str, Any], name: str, param: Tensor, fill: float = 0
     found = state.get(name)
     if found is None:
         found = state[name] = full_like(param, fill, requires_grad=False)
-    elif found.dtype != param.dtype or found.shape != param.shape or found.device != param.device:
+    elif not _fits(found.array, param.array):
         raise RuntimeError(
             f"the optimizer's {name!r} is {found.dtype} {tuple(found.shape)} on {found.device}, but its parameter is "
             f"{param.dtype} {tuple(param.shape)} on {param.device} by now. Move or cast the model before the first "
             f"step, or make a new optimizer and load_state_dict() the old one's state into it"
         )
     return found.array
+
+
+def _fits(array: Any, param: Any) -> bool:
+    """True where a state array has the dtype, shape and device of its parameter's array."""
+    if array.dtype != param.dtype or array.shape != param.shape:
+        return False
+    return type(array) is type(param) is np.ndarray or device_of(array) == device_of(param)
 
 
 def next_step(state: dict[str, Any]) -> int:
