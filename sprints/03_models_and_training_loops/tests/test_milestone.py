@@ -527,7 +527,8 @@ def test_a_hidden_layer_breaks_the_wall_and_reads_real_digits(record_property):
     )
     assert final[1] < 0.1, (
         f"the network with a hidden layer ends at {final[1]:.4f} nats on the strokes, above 0.1. At ln 3 = 1.0986 it "
-        "is no better than a line: its hidden units are all equal (note 05), or nothing bends between its layers (note 02)"
+        "is no better than a line: its hidden units are all equal (note 05), or nothing bends between its layers "
+        "(note 02)"
     )
 
     train, test = shared.data.load("digits")
