@@ -126,6 +126,26 @@ def _portable(value: Any, root: Path) -> Any:
     return value
 
 
+IMAGES = ("image/png", "image/svg+xml")
+
+
+def describe_images(notebook: dict[str, Any]) -> None:
+    """Give every image the caption below it as alternative text: the italics that open the next Markdown cell."""
+    for cell, below in zip(notebook["cells"], notebook["cells"][1:], strict=False):
+        caption = _caption("".join(below["source"])) if below["cell_type"] == "markdown" else None
+        for output in cell.get("outputs", []) if caption else []:
+            for kind in IMAGES:
+                if kind in output.get("data", {}):
+                    output["metadata"][kind] = {**output["metadata"].get(kind, {}), "alt": caption}
+
+
+def _caption(markdown: str) -> str | None:
+    """The text of a paragraph in italics, without its markup; None where the cell does not open with one."""
+    paragraph = markdown.strip().split("\n\n")[0]
+    found = re.fullmatch(r"\*([^*].*[^*])\*", paragraph, re.DOTALL)
+    return " ".join(re.sub(r"[`$]", "", found[1]).split()) if found else None
+
+
 def write_executed(path: Path, notebook: NotebookNode, root: Path = ROOT) -> None:
     """Store an executed notebook with the hash of its code, without what differs between machines."""
     import nbformat
@@ -134,6 +154,7 @@ def write_executed(path: Path, notebook: NotebookNode, root: Path = ROOT) -> Non
         cell.metadata.pop("execution", None)
         if cell["cell_type"] == "code":
             cell["outputs"] = [nbformat.from_dict(_portable(dict(output), root)) for output in cell["outputs"]]
+    describe_images(notebook)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {
         "name": "python",
@@ -179,6 +200,11 @@ def problems(path: Path) -> list[str]:
         for output in cell.get("outputs", []):
             if output.get("output_type") == "error":
                 found.append(f"cell {number} ends in an error: {output.get('ename')}: {output.get('evalue')}")
+            for kind in IMAGES:
+                if kind in output.get("data", {}) and not output["metadata"].get(kind, {}).get("alt"):
+                    found.append(
+                        f"cell {number}'s image has no alternative text: put a caption, *in italics*, below it"
+                    )
             for text in _texts(output):
                 if match := MACHINE_PATH.search(text):
                     found.append(f"cell {number}'s output holds a path of one machine: {match[0]}…")

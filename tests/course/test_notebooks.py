@@ -138,6 +138,30 @@ def test_no_kernel_is_left_behind(tmp_path: Path, last: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def notebook_with_an_image(path: Path, below: str) -> Path:
+    image = new_output("display_data", {"image/png": "aGVsbG8=", "text/plain": "<Figure>"})
+    cell = new_code_cell("plt.show()", execution_count=1, outputs=[image])
+    nbformat.write(new_notebook(cells=[cell, new_markdown_cell(below)]), path)
+    return path
+
+
+def test_the_caption_below_an_image_becomes_its_alternative_text(tmp_path: Path) -> None:
+    path = notebook_with_an_image(tmp_path / "a.ipynb", "*Loss against `step`.\nWhat to see: it falls.*\n\nMore text.")
+    notebooks.write_executed(path, notebooks.read(path), tmp_path)
+    stored = json.loads(path.read_text())
+    assert (
+        stored["cells"][0]["outputs"][0]["metadata"]["image/png"]["alt"] == "Loss against step. What to see: it falls."
+    )
+    assert notebooks.problems(path) == []
+
+
+@pytest.mark.parametrize("below", ["No caption here.", "**Bold** is no caption.", "* a list item"])
+def test_an_image_without_a_caption_is_a_problem(tmp_path: Path, below: str) -> None:
+    path = notebook_with_an_image(tmp_path / "a.ipynb", below)
+    notebooks.write_executed(path, notebooks.read(path), tmp_path)
+    assert any("no alternative text" in problem for problem in notebooks.problems(path))
+
+
 def test_ctrl_c_stops_the_kernel_too(tmp_path: Path) -> None:
     written = tmp_path / "pid"
     source = f"import os, pathlib, time\npathlib.Path({str(written)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
