@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import re
 import subprocess
@@ -60,7 +61,7 @@ def main() -> None:
             result.unlink(missing_ok=True)
     report = {
         "machine": machine(),
-        "threads": cores(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", cores())),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "sprints": rows,
