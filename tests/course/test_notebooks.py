@@ -87,6 +87,7 @@ def stream(text: str) -> dict:
 
 def test_a_fresh_notebook_has_no_problems(tmp_path: Path) -> None:
     picture = new_output("display_data", data={"image/png": "/home/aGVsbG8=", "text/plain": "<Figure>"})
+    picture["metadata"]["image/png"] = {"alt": "a curve that falls"}
     assert notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream("2\n"), picture)) == []
 
 
