@@ -148,7 +148,7 @@ def speed_table(root: Path) -> str:
     for path in sorted((root / "benchmarks" / "results").glob("*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-        parts.append(f"{report['machine']}; {report['threads']} threads; {versions}; {report['date']}.")
+        parts.append(f"{report['machine']}; {threads(report['threads'])}; {versions}; {report['date']}.")
         rows = ["| Workload | Ours | PyTorch | Ratio | Target | Spread |", "|---|---:|---:|---:|---:|---:|"]
         for row in report["rows"]:
             cells = [_cell(row["workload"]), milliseconds(row["ours_ms"]), milliseconds(row.get("torch_ms"))]
@@ -171,8 +171,17 @@ def cost_table(root: Path) -> str:
     for row in report["sprints"]:
         seconds = f"{row['notebooks_seconds']:.0f} s | {row['tests_seconds']:.0f} s"
         rows.append(f"| {row['sprint']} | {seconds} | {row['peak_mb']:.0f} MB |")
-    origin = f"{report['machine']}; {report['threads']} threads; Python {report['python']}; {report['date']}."
+    origin = f"{report['machine']}; {threads(report['threads'])}; Python {report['python']}; {report['date']}."
     return "\n".join([*rows, "", f"{origin} Every process of a sprint counts for itself: the largest is shown."])
+
+
+def threads(count: int | str) -> str:
+    """In words.
+
+    >>> threads(1), threads(2)
+    ('1 thread', '2 threads')
+    """
+    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 def milliseconds(value: float | None) -> str:
