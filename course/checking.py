@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .environment import environment
 from .outcomes import FAILED, MISSING, PASSED, SKIPPED
 from .sprints import ROOT, CourseError, Milestone, Sprint
 
@@ -38,12 +38,11 @@ def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q",
         raise CourseError(f"sprints/{sprint.folder.name} has no tests folder.")
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
-        paths = dict.fromkeys([str(root), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "COURSE_REPORT": str(report), "PYTHONPATH": os.pathsep.join(paths)}
+        variables = environment(root, ROOT, COURSE_REPORT=str(report))
         command = [sys.executable, "-m", "pytest", "-p", "course.recorder", f"--rootdir={root}", *arguments]
         started = time.perf_counter()
         sys.stdout.flush()
-        done = subprocess.run([*command, str(folder)], cwd=root, env=environment)
+        done = subprocess.run([*command, str(folder)], cwd=root, env=variables)
         seconds = time.perf_counter() - started
         if done.returncode not in (0, 1) or not report.exists():
             raise CourseError(f"pytest could not run the tests of sprint {sprint.label} (exit code {done.returncode}).")

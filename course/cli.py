@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .environment import environment
 from .sprints import ROOT, CourseError, find_folder, load_sprints, notebooks_of, sprint_folders
 
 app = typer.Typer(
@@ -130,7 +131,9 @@ def lab(
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", str(ROOT / target)]
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: Jupyter asks for a word of consent
         command.append("--allow-root")
-    raise typer.Exit(subprocess.run([*command, *([] if browser else ["--no-browser"])], cwd=ROOT).returncode)
+    raise typer.Exit(
+        subprocess.run([*command, *([] if browser else ["--no-browser"])], cwd=ROOT, env=environment(ROOT)).returncode
+    )
 
 
 # ---------------------------------------------------------------- running

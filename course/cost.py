@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import re
 import subprocess
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from course.doctor import cores
+from course.environment import environment
 from course.files import write_atomically
 from course.sprints import ROOT, Sprint, load_sprints
 
@@ -61,7 +60,7 @@ def main() -> None:
             result.unlink(missing_ok=True)
     report = {
         "machine": machine(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", cores())),
+        "threads": int(environment()["OMP_NUM_THREADS"]),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "sprints": rows,

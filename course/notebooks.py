@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .environment import environment
 from .files import write_atomically
 from .sprints import ROOT, CourseError
 
@@ -92,12 +93,11 @@ def execute(path: Path, root: Path = ROOT, on_cell: Callable[[int], None] | None
         on_cell_execute=before,
         on_cell_executed=after,
     )
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    variables = environment(root, PYDEVD_DISABLE_FILE_VALIDATION="1")
     started = time.perf_counter()
     # In a thread of its own, nbclient leaves the signal handlers alone: its own one waits for ever after Ctrl-C.
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(client.execute, env=environment, cleanup_kc=True)
+        running = pool.submit(client.execute, env=variables, cleanup_kc=True)
         try:
             running.result()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:

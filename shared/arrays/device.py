@@ -17,8 +17,8 @@ def _load_cupy() -> ModuleType:
     if _cupy is None:
         if importlib.util.find_spec("cupy") is None:
             raise RuntimeError(
-                "CUDA was asked for, but CuPy is not installed. Install the extra that fits your driver: "
-                "pip install 'sprint-to-gpt[gpu]', or stay on device='cpu'."
+                "CUDA was asked for, but CuPy is not installed. Install the extra that fits your driver, "
+                "`python -m course setup --extra gpu` (or gpu-cuda12), or stay on device='cpu'."
             )
         _cupy = importlib.import_module("cupy")
     return _cupy
