@@ -137,7 +137,9 @@ def main() -> None:
         print("(some of the workloads: nothing written)")
         return
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**environment(args.threads), "rows": rows}, indent=2, ensure_ascii=False) + "\n"
+    report = {**environment(args.threads), "rows": rows}
+    report["versions"] |= rows[0]["versions"]
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     temporary = args.output.with_suffix(".tmp")
     temporary.write_text(text)
     os.replace(temporary, args.output)
