@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (3, 11)
 DEFAULT_EXTRAS = ("dev",)
+WARM_UP = "from shared.arrays.kernels import warm_up; warm_up()"
 
 
 class SetupError(Exception):
@@ -172,6 +173,9 @@ def _install(python: Path, extras: list[str], root: Path) -> None:
             + "\nIs the package index reachable? The whole log is in .venv/course-setup.log; "
             "running the same command again goes on from here."
         )
+    with _Ticker("compiling the kernels"):
+        # Saves time at their first call; should it fail, they are compiled, or replaced by their formulas, then.
+        subprocess.run([str(python), "-c", WARM_UP], cwd=root, capture_output=True)
 
 
 class _Ticker:

@@ -100,3 +100,13 @@ print(numba.threading_layer())
         pytest.skip(f"Numba has no {layer} layer on this machine")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == layer
+
+
+def test_warming_up_leaves_every_kernel_compiled_on_disk(tmp_path):
+    code = "from shared.arrays.kernels import warm_up; warm_up()"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    compiled_kernels = {path.name.partition("-")[0].partition(".")[2] for path in tmp_path.rglob("*.nbi")}
+    pieces = {f"{kernel}_{kind}" for kernel in ("_adam", "_sgd", "_plain_sgd") for kind in ("piece", "parallel")}
+    assert compiled_kernels == pieces
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2 * len(pieces), "each for float32 and for float64"
