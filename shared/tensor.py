@@ -63,7 +63,7 @@ class Tensor:
 
     # The state of a tensor that nothing has happened to; instances set only what differs.
     _requires_grad: bool = False
-    grad: Tensor | None = None
+    _grad: Tensor | None = None
     _fn: Function | None = None  # the node that made it
     _base: Tensor | None = None  # the tensor whose memory it shares, if it is a view
     _base_fn: Function | None = None  # the history the base had when the view was taken
@@ -258,6 +258,23 @@ class Tensor:
     def requires_grad_(self, requires_grad: Flag = True) -> Tensor:
         self.requires_grad = requires_grad
         return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """None, or a Tensor of the same shape: what `backward` has added up so far."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
+            if value.array.shape != self.array.shape:
+                raise RuntimeError(
+                    f"assigned grad has the shape {tuple(value.array.shape)}, but the tensor's is "
+                    f"{tuple(self.array.shape)}"
+                )
+        self._grad = value
 
     @property
     def grad_fn(self) -> Function | None:

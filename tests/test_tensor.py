@@ -233,3 +233,15 @@ def test_operations_and_methods_take_the_same_arguments():
             continue
         defaults = [[(p.default, p.kind) for p in side] for side in (own, theirs)]
         assert defaults[0] == defaults[1][: len(defaults[0])], name
+
+
+def test_only_a_tensor_of_the_same_shape_can_be_assigned_as_gradient():
+    w = shared.ones(2, requires_grad=True)
+    with pytest.raises(TypeError, match="assigned grad expected to be a Tensor or None but got int"):
+        w.grad = 0
+    with pytest.raises(RuntimeError, match=r"assigned grad has the shape \(3,\), but the tensor's is \(2,\)"):
+        w.grad = shared.zeros(3)
+    w.grad = shared.full((2,), 5.0)
+    assert w.grad.tolist() == [5.0, 5.0]
+    w.grad = None
+    assert w.grad is None

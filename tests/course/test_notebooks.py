@@ -93,14 +93,14 @@ def test_a_fresh_notebook_has_no_problems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["/home/ada/x.py", "in /tmp/ipykernel_1/2.py", "/root/x", "C:\\Users\\ada", "/usr/lib/python3.11/os.py"],
+    ["/home/ada/x.py", "in /tmp/ipykernel_1/2.py", "/mnt/x", "C:\\Users\\ada", "/usr/lib/python3.11/os.py"],
 )
 def test_a_path_of_one_machine_is_found(tmp_path: Path, text: str) -> None:
     (problem,) = notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream(text)))
     assert "path of one machine" in problem
 
 
-@pytest.mark.parametrize("text", ["sprints/01/x.py", "a/tmp/b", "1/root/2", "https://example.org/home/x", "x / home"])
+@pytest.mark.parametrize("text", ["sprints/01/x.py", "a/tmp/b", "1/home/2", "https://example.org/home/x", "x / home"])
 def test_other_text_with_slashes_is_left_alone(tmp_path: Path, text: str) -> None:
     assert notebooks.problems(executed_notebook(tmp_path / "a.ipynb", stream(text))) == []
 
