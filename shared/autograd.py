@@ -134,7 +134,8 @@ class Function:
                 f"{self.name}: shapes {shapes} cannot be broadcast together: aligned at the last dimension, "
                 f"two sizes must be equal or one of them 1"
             )
-        return type(error)(f"{self.name} on shapes {shapes}: {error}")
+        kind = ValueError if isinstance(error, ValueError) else TypeError  # NumPy's own kinds take other arguments
+        return kind(f"{self.name} on shapes {shapes}: {error}")
 
     @property
     def name(self) -> str:
@@ -475,9 +476,9 @@ def grad(
                 f"One of the differentiated Tensors (input {i}, shape {tuple(source.array.shape)}) appears to not have "
                 f"been used in the graph. Set allow_unused=True if this is the desired behavior."
             )
-        if result is not None and source._fn is None and source._hooks:
-            result = _call_hooks(source._hooks, result, create_graph)
         owned = id(source) in gradients.owned
+        if result is not None and source._fn is None and source._hooks:
+            result, owned = _call_hooks(source._hooks, result, create_graph), False
         found.append(result if result is None or create_graph else _tensor_of(result, owned))
     return tuple(found)
 

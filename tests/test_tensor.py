@@ -245,3 +245,22 @@ def test_only_a_tensor_of_the_same_shape_can_be_assigned_as_gradient():
     assert w.grad.tolist() == [5.0, 5.0]
     w.grad = None
     assert w.grad is None
+
+
+def test_an_error_of_numpy_s_own_kind_inside_a_function_is_told_with_its_shapes():
+    class Adds(shared.autograd.Function):
+        def forward(self, x):
+            out = np.zeros(3, dtype=np.int64)
+            out += x  # NumPy refuses with an error class whose constructor takes five arguments
+            return out
+
+    with pytest.raises(TypeError, match=r"Adds on shapes \(3,\): Cannot cast ufunc 'add' output"):
+        Adds()(shared.ones(3))
+
+
+def test_what_a_hook_returns_is_not_the_memory_that_grad_returns():
+    w, mine = shared.ones(2, requires_grad=True), shared.full((2,), 7.0)
+    w.register_hook(lambda g: mine)
+    (g,) = shared.autograd.grad((w * w).sum(), w)
+    g.zero_()
+    assert mine.tolist() == [7.0, 7.0]
