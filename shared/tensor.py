@@ -145,10 +145,6 @@ class Tensor:
         """The address of the first element."""
         return self.array.ctypes.data if xp(self.array) is np else self.array.data.ptr
 
-    @property
-    def _version_number(self) -> int:
-        return self._version[0]
-
     def __len__(self) -> int:
         if not self.array.ndim:
             raise TypeError("len() of a 0-d tensor")
