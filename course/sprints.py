@@ -33,6 +33,32 @@ class Milestone:
 
 
 @dataclass(frozen=True)
+class Exercise:
+    """One part of `shared` that the learner writes: the bodies of one or a few functions, and the tests that judge it."""
+
+    sprint: int
+    number: int
+    id: str
+    title: str
+    targets: tuple[str, ...]
+    difficulty: int
+    minutes: int
+    note: str
+    milestones: tuple[str, ...]
+    hints: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Its name in records: `01/unbroadcast`."""
+        return f"{self.sprint:02d}/{self.id}"
+
+    @property
+    def label(self) -> str:
+        """How messages and stubs name it: `Sprint 01, exercise 2`."""
+        return f"Sprint {self.sprint:02d}, exercise {self.number}"
+
+
+@dataclass(frozen=True)
 class Sprint:
     """One sprint, as its sprint.toml describes it."""
 
@@ -46,6 +72,7 @@ class Sprint:
     notebooks_seconds: float = 90.0
     tests_seconds: float = 30.0
     milestones: tuple[Milestone, ...] = ()
+    exercises: tuple[Exercise, ...] = ()
     insights: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
     skills: tuple[str, ...] = field(default=())
@@ -54,6 +81,13 @@ class Sprint:
     def label(self) -> str:
         """Two digits, as in the folder's name."""
         return f"{self.number:02d}"
+
+    def exercise(self, number: int) -> Exercise:
+        """The exercise of that number, counted from 1; a CourseError says which there are."""
+        if not 1 <= number <= len(self.exercises):
+            there = f"exercises 1 to {len(self.exercises)}" if self.exercises else "no exercises"
+            raise CourseError(f"Sprint {self.label} has no exercise {number}; it has {there}.")
+        return self.exercises[number - 1]
 
     @property
     def notebooks(self) -> list[Path]:
@@ -121,6 +155,46 @@ def _strings(table: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _exercises(
+    entries: list[dict[str, Any]], number: int, ids: list[str], folder: Path, where: str
+) -> tuple[Exercise, ...]:
+    """The [[exercises]] of a sprint.toml, checked."""
+    exercises: list[Exercise] = []
+    for position, entry in enumerate(entries, 1):
+        here = f"{where}, exercise {position}"
+        lists = {key: _strings(entry, key, here) for key in ("targets", "milestones", "hints")}
+        exercise = Exercise(
+            sprint=number,
+            number=position,
+            **{key: _need(entry, key, str, here) for key in ("id", "title", "note")},
+            **{key: _need(entry, key, int, here) for key in ("difficulty", "minutes")},
+            **lists,
+        )
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", exercise.id):
+            raise CourseError(f"{here}: `id` is written in small letters, digits and hyphens, not {exercise.id!r}.")
+        for target in exercise.targets:
+            if not re.fullmatch(r"shared(\.\w+){2,}", target):
+                raise CourseError(f"{here}: a target is a dotted name such as shared.autograd.unbroadcast, not {target!r}.")
+        if not exercise.targets or not exercise.milestones:
+            raise CourseError(f"{here}: it needs at least one of `targets` and one of `milestones`.")
+        if unknown := set(exercise.milestones) - set(ids):
+            raise CourseError(f"{here}: there is no milestone {', '.join(sorted(unknown))} in this sprint.")
+        if len(exercise.hints) != 3:
+            raise CourseError(f"{here}: three `hints` of growing directness are needed, not {len(exercise.hints)}.")
+        if not 1 <= exercise.difficulty <= 5:
+            raise CourseError(f"{here}: `difficulty` is 1 to 5, not {exercise.difficulty}.")
+        if not (folder / exercise.note).is_file():
+            raise CourseError(f"{here}: there is no note {exercise.note!r} in the sprint's folder.")
+        exercises.append(exercise)
+    for kind, names in (
+        ("id", [exercise.id for exercise in exercises]),
+        ("target", [target for exercise in exercises for target in exercise.targets]),
+    ):
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise CourseError(f"{where}: two exercises have the same {kind}: {', '.join(sorted(twice))}.")
+    return tuple(exercises)
+
+
 def load_sprint(folder: Path) -> Sprint:
     """Read and check `folder/sprint.toml`; a CourseError names the file and the key that is wrong."""
     path = folder / "sprint.toml"
@@ -144,6 +218,7 @@ def load_sprint(folder: Path) -> Sprint:
         raise CourseError(f"{where}: two milestones have the same id.")
 
     number = _need(table, "number", int, where)
+    exercises = _exercises(table.get("exercises", []), number, ids, folder, where)
     if int(folder.name[:2]) != number:
         raise CourseError(f"{where}: number = {number} does not fit the folder's name.")
     requires = table.get("requires", [])
@@ -162,6 +237,7 @@ def load_sprint(folder: Path) -> Sprint:
         notebooks_seconds=float(budget.get("notebooks_seconds", 90)),
         tests_seconds=float(budget.get("tests_seconds", 30)),
         milestones=tuple(milestones),
+        exercises=exercises,
         insights=_strings(retrospective, "insights", where),
         next=_strings(retrospective, "next", where),
         skills=tuple(skills),

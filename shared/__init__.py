@@ -14,6 +14,10 @@ import math as _math
 import warnings as _warnings
 from typing import Any as _Any
 
+from shared import overlay as _overlay
+
+_overlay.install()  # first of all: it decides whose modules the imports below find
+
 from numpy import dtype
 
 # Infinities and NaN are values here as in PyTorch: NumPy's warnings about them are silenced for this package's

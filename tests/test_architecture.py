@@ -16,6 +16,7 @@ from course.sprints import ROOT, Sprint, all_notebooks, load_sprint, load_sprint
 
 SHARED = ROOT / "shared"
 FLOORS = {
+    "overlay": 0,
     "arrays": 0,
     "grad_mode": 1,
     "autograd": 1,

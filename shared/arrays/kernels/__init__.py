@@ -1,7 +1,8 @@
 """Fused kernels by family. In each folder: `reference.py`, the formula in plain array code; `cpu.py`, its Numba twin.
 
 Numba is imported, and a kernel compiled or loaded from its cache on disk, when it is first called. The environment
-variable SHARED_KERNELS=reference keeps to the formulas; so does a machine without Numba.
+variable SHARED_KERNELS=reference keeps to the formulas; so do a machine without Numba, and a family whose formulas
+the learner writes in a workspace (`shared.overlay`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from shared.overlay import learners_file
+
 
 @functools.cache
 def _compiled(family: str) -> ModuleType | None:
     """The family's Numba kernels, or None where they cannot be used."""
     if os.environ.get("SHARED_KERNELS") == "reference" or importlib.util.find_spec("numba") is None:
+        return None
+    if learners_file(f"shared.arrays.kernels.{family}.reference"):
         return None
     return importlib.import_module(f"shared.arrays.kernels.{family}.cpu")
 
