@@ -116,7 +116,15 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
-    """(inputs per output, outputs per input) of a weight (out, in, kernel…)."""
+    """(fan_in, fan_out), the inputs per output and the outputs per input, of a weight (out, in, kernel…).
+
+    A unit of a convolution reads every input channel at every place of its kernel: fan_in is in times the kernel's
+    size, fan_out is out times it; a linear layer's weight has no kernel. ValueError below 2 dimensions.
+
+    >>> from shared import empty
+    >>> _calculate_fan_in_and_fan_out(empty(8, 3, 5, 5))
+    (75, 200)
+    """
     if tensor.ndim < 2:
         raise ValueError(
             f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, but its shape "
@@ -171,6 +179,13 @@ def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
     return fan_in if mode.lower() == "fan_in" else fan_out
 
 
+def _is_empty(tensor: Tensor) -> bool:
+    """True, with PyTorch's warning, where there is nothing to fill."""
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+    return 0 in tensor.shape
+
+
 def kaiming_uniform_(
     tensor: Tensor,
     a: float = 0,
@@ -178,12 +193,19 @@ def kaiming_uniform_(
     nonlinearity: str = "leaky_relu",
     generator: Any = None,
 ) -> Tensor:
-    """Uniform with variance gain² / fan, the gain being that of the activation that follows (`a`: its slope).
+    """Fills `tensor` in place, uniformly in ±r with variance gain² / fan, and returns it.
 
+    A uniform number in ±r has the variance r²/3. The gain is that of the activation that follows,
+    `calculate_gain(nonlinearity, a)`, where `a` is the slope of a leaky relu; fan is `_calculate_correct_fan(tensor,
+    mode)`, the fan_in or the fan_out. `uniform_` draws, with `generator`.
     Source: He et al. (2015), "Delving Deep into Rectifiers", eq. 10 and 14.
+
+    >>> from shared import empty
+    >>> weight = kaiming_uniform_(empty(3, 6), nonlinearity="relu")
+    >>> (abs(weight) <= 1).all().item()                        # √(6 / fan_in) = 1
+    True
     """
-    if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+    if _is_empty(tensor):
         return tensor
     std = calculate_gain(nonlinearity, a) / math.sqrt(_calculate_correct_fan(tensor, mode))
     bound = math.sqrt(3) * std
@@ -197,9 +219,12 @@ def kaiming_normal_(
     nonlinearity: str = "leaky_relu",
     generator: Any = None,
 ) -> Tensor:
-    """Normal with variance gain² / fan."""
-    if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
+    """Fills `tensor` in place with normal numbers of mean 0 and variance gain² / fan, and returns it.
+
+    The gain and the fan are those of `kaiming_uniform_`. `normal_`, which takes the standard deviation, draws, with
+    `generator`.
+    """
+    if _is_empty(tensor):
         return tensor
     std = calculate_gain(nonlinearity, a) / math.sqrt(_calculate_correct_fan(tensor, mode))
     return normal_(tensor, 0.0, std, generator)

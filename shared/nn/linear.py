@@ -45,10 +45,10 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in ±1/√in_features: Kaiming's formula with slope √5, which is PyTorch's choice."""
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        """Uniform in ±1/√in_features: PyTorch's choice, which it writes as kaiming_uniform_ with slope √5."""
+        bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
+        init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
-            bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:

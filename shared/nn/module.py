@@ -193,7 +193,17 @@ class Module:
     def named_modules(
         self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
-        """This module under `prefix`, then every module below it, parents first; a shared one once."""
+        """(path, module) for this module and every module below it, parents first, children in order of assignment.
+
+        This module's path is `prefix`; a child's is its parent's, a dot and its name in `self._modules` (a dict of
+        name → Module, or None for a place that is kept), without the dot where the parent's path is "". A module
+        that can be reached by two paths comes once, by the first of them, or by both with remove_duplicate=False.
+        `memo` is a set of modules that are passed over, with all below them; those that come are added to it.
+
+        >>> from shared import nn
+        >>> [path for path, _ in nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())).named_modules(prefix="net")]
+        ['net', 'net.0', 'net.1', 'net.1.0']
+        """
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -208,6 +218,13 @@ class Module:
     def _named_members(
         self, group: str, prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
+        """(path, member) of every entry of the dict `group`, "_parameters" or "_buffers", of each module in turn.
+
+        The modules are those of `named_modules`, with this one's path as `prefix`; only this one without `recurse`.
+        A path is the module's, a dot and the name in the dict (no dot after ""). None is a place that is kept and
+        passed over. A member that two names share comes once, under the first, unless remove_duplicate is False.
+        Tensors are told apart by `is` or `id()`: == compares their elements.
+        """
         modules = self.named_modules(None, prefix, remove_duplicate) if recurse else [(prefix, self)]
         seen = set()
         for path, module in modules:

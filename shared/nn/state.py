@@ -47,16 +47,32 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
             hook(module, keys)
 
     visit(module, "")
-    if strict and keys.unexpected_keys:
-        errors.insert(0, f"Unexpected key(s) in state_dict: {_quoted(keys.unexpected_keys)}. ")
-    if strict and keys.missing_keys:
-        errors.insert(0, f"Missing key(s) in state_dict: {_quoted(keys.missing_keys)}. ")
-    if errors:
-        raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {type(module).__name__}:", *errors]))
+    copy_or_refuse(type(module).__name__, keys if strict else IncompatibleKeys([], []), errors, copies)
+    return keys
+
+
+def copy_or_refuse(name: str, keys: IncompatibleKeys, errors: list[str], copies: list[Callable[[], Any]]) -> None:
+    """All or nothing: calls every function in `copies`, without recording, or raises and calls none of them.
+
+    It raises where `keys` has missing or unexpected keys, or where there are `errors` (sentences, for example on a
+    shape that does not fit). The RuntimeError names the model's class, `name`, and every key, and has every error:
+
+    >>> copy_or_refuse("MLP", IncompatibleKeys(["0.bias", "1.bias"], ["2.bias"]), [], [])  # doctest: +NORMALIZE_WHITESPACE
+    Traceback (most recent call last):
+    RuntimeError: Error(s) in loading state_dict for MLP:
+        Missing key(s) in state_dict: "0.bias", "1.bias".
+        Unexpected key(s) in state_dict: "2.bias".
+    """
+    complaints = list(errors)
+    if keys.unexpected_keys:
+        complaints.insert(0, f"Unexpected key(s) in state_dict: {_quoted(keys.unexpected_keys)}. ")
+    if keys.missing_keys:
+        complaints.insert(0, f"Missing key(s) in state_dict: {_quoted(keys.missing_keys)}. ")
+    if complaints:
+        raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {name}:", *complaints]))
     with no_grad():
         for copy in copies:
             copy()
-    return keys
 
 
 def load_own(

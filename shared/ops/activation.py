@@ -217,7 +217,10 @@ def softmax_formula(x: Any, dim: int) -> Any:
 
 
 def log_softmax_formula(x: Any, dim: int) -> Any:
-    """x − log Σ exp(x) along `dim` of an array; the maximum is taken out first: nothing can overflow."""
+    """x − log Σ exp(x) along `dim` of a raw array: a new array of its shape and dtype, and x stays unchanged.
+
+    Finite for finite x of any size: the maximum is taken out first, and nothing can overflow.
+    """
     shifted = x - x.max(axis=dim, keepdims=True)
     total = xp(x).exp(shifted).sum(axis=dim, keepdims=True)
     shifted -= xp(x).log(total)

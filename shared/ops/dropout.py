@@ -21,18 +21,25 @@ class Dropout(Function):
         self.p, self.mask_shape = p, mask_shape
 
     def forward(self, x):
+        """x · mask / (1 − p) for a raw array x, in its dtype; all zeros for p = 1.
+
+        The mask has the shape `self.mask_shape`, which broadcasts to that of x. It is drawn anew at every call, from
+        `random.default_generator(device_of(x)).rng`, which is a NumPy Generator (CuPy's on a GPU), so that
+        `shared.manual_seed` fixes it. The tuple `self.saved` keeps what `backward` needs of it.
+        """
         rng = random.default_generator(device_of(x)).rng
         mask = rng.random(self.mask_shape, dtype=dtypes.float32) >= self.p
         self.saved = (mask,)
-        return self._drop(x, mask)
+        return self.backward(x)  # a product with the mask, both ways
 
     def backward(self, grad):
-        (mask,) = self.saved
-        return self._drop(grad, mask)
+        """The gradient by x from grad, of the same shape: each element times what its element of x was times.
 
-    def _drop(self, x, mask):
-        """The factor keeps the expected value: a mean over masks gives x again."""
-        return x * (mask * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0))
+        grad and what was saved are raw arrays, or all of them Tensors where a gradient of the gradient is asked
+        for; a product serves both.
+        """
+        (mask,) = self.saved
+        return grad * (mask * grad.dtype.type(1 / (1 - self.p) if self.p < 1 else 0))
 
 
 def _check(p: float) -> None:

@@ -14,18 +14,29 @@ from shared.tensor import Tensor
 
 
 class MatMul(Function):
-    """a @ b for stacks of matrices; leading dimensions broadcast
-
-    C = A B, so with G the gradient of C: dA = G Bᵀ and dB = Aᵀ G.
-    """
+    """a @ b for stacks of matrices; leading dimensions broadcast"""
 
     twice = True
 
     def forward(self, a, b):
+        """The products of (…, n, k) and (…, k, m): (…, n, m). `gemm.matmul(a, b)` is a @ b, as fast as it gets.
+
+        Keeps in the tuple `self.saved` what backward needs: of each operand's gradient, that is, where `self.needs`
+        (one flag per operand) is True.
+        """
         self.saved = (a if self.needs[1] else None, b if self.needs[0] else None)
         return gemm.matmul(a, b)
 
     def backward(self, grad):
+        """(the gradient for a, the gradient for b), None where `self.needs` is False; `grad` is (…, n, m).
+
+        For a it is (…, n, k) and for b (…, k, m), with the leading dimensions of `grad`: where one matrix served a
+        whole stack, the engine adds its gradients up. `x.mT` exchanges the last two dimensions and copies nothing.
+        `grad` and what was saved are Tensors when this gradient is itself to be differentiated: then the product is
+        `matmul`, for arrays `gemm.matmul`; `@` serves both, a little slower.
+
+        Source: Giles, "An extended collection of matrix derivative results" (2008), section 2.2.2.
+        """
         a, b = self.saved
         product = matmul if isinstance(grad, Tensor) else gemm.matmul
         to_a = product(grad, b.mT) if self.needs[0] else None
@@ -42,6 +53,11 @@ class Linear(Function):
     twice = True
 
     def forward(self, x, weight, bias=None):
+        """x Wᵀ + b for raw arrays x (…, in), weight (out, in), bias (out,) or None → (…, out).
+
+        x has one dimension or more; those before the last are kept. What `backward` reads of x and weight is kept
+        in the tuple `self.saved`. None of the arguments is changed.
+        """
         self.saved = (x if self.needs[1] else None, weight if self.needs[0] else None)
         self.size = x.shape
         rows = x.reshape(-1, x.shape[-1])
@@ -51,6 +67,13 @@ class Linear(Function):
         return out.reshape(*x.shape[:-1], weight.shape[0])
 
     def backward(self, grad):
+        """The gradients by x, weight and bias, each in the shape of its own, from grad (…, out).
+
+        A tuple of as many as `forward` was given arrays: two without a bias. None stands for one that is not
+        needed: `self.needs` is a list of bools, one per array. grad and what was saved are raw arrays, or all of
+        them Tensors where a gradient of the gradient is asked for: operators and methods that both have (@, .T,
+        .reshape) serve either; self._bias_gradient sums the rows of a matrix of either kind.
+        """
         x, weight = self.saved
         product = matmul if isinstance(grad, Tensor) else gemm.matmul
         grad = grad.reshape(-1, grad.shape[-1])
@@ -60,6 +83,7 @@ class Linear(Function):
         return (to_x, to_weight, to_bias)[: len(self.needs)]
 
     def _bias_gradient(self, grad):
+        """The sum of the rows of grad (n, out)."""
         return grad.sum(axis=0) if isinstance(grad, Tensor) else gemm.column_sums(grad)
 
 

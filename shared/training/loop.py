@@ -71,8 +71,19 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One optimizer step per batch, in train mode; returns the mean loss and metrics over all examples.
 
-    The means are of each batch before its step, while the model changes. A loss that is not finite raises
-    FloatingPointError, before it reaches the parameters.
+    Each batch of `loader` goes through the model once, on the model's device (`to_device_of`), and each step uses
+    the gradient of its own batch alone, whatever was in `.grad` before. The means are of each batch before its step,
+    while the model changes: `RunningMeans` of what `measure` returns for it, each batch with its `batch_size`. A
+    loss that is not finite raises FloatingPointError, before it reaches the parameters: `check_finite`, with the
+    batch's number, from 1, and `epoch`. `after_batch`, if given, is called after each batch.
+
+    >>> import shared
+    >>> model = shared.nn.Linear(1, 1, bias=False)
+    >>> _ = shared.nn.init.zeros_(model.weight)
+    >>> optimizer = shared.optim.SGD(model.parameters(), lr=0.5)
+    >>> batch = (shared.tensor([[1.0]]), shared.tensor([[2.0]]))
+    >>> train_one_epoch(model, [batch, batch], shared.nn.MSELoss(), optimizer)      # w is 0, then 2: (4 + 0) / 2
+    {'loss': 2.0}
     """
     model.train()
     means = RunningMeans()
@@ -96,7 +107,11 @@ def evaluate(
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     metrics: Metrics | None = None,
 ) -> dict[str, float]:
-    """The mean loss and metrics over all examples, in eval mode and without gradients; changes nothing.
+    """The mean loss and metrics over all examples, in eval mode and without recording; changes nothing.
+
+    Each batch of `loader` goes through the model once, on the model's device (`to_device_of`); the means over
+    examples are those of `RunningMeans`, from what `measure` returns for each batch and its `batch_size`. The model
+    is afterwards in the mode, train or eval, in which it came.
 
     >>> import shared
     >>> model, x = shared.nn.Identity(), shared.tensor([[2.0], [4.0]])
@@ -137,7 +152,12 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 
 class RunningMeans:
-    """Means over examples, from means over batches: each counts as often as its batch has examples."""
+    """Means over examples, from means over batches: each counts as often as its batch has examples.
+
+    >>> means = RunningMeans()
+    >>> means.add(4, {"loss": 1.0}); means.add(2, {"loss": 4.0}); means.result()
+    {'loss': 2.0}
+    """
 
     def __init__(self) -> None:
         self.examples = 0

@@ -25,13 +25,15 @@ def sgd(
     weight_decay: float,
     nesterov: bool,
 ) -> None:
-    """Gradient descent with momentum; `buf` is the velocity, None where `momentum` is 0.
+    """Gradient descent with momentum, in place; `buf` is the velocity b, None where `momentum` is 0.
 
     g ← g + λ p
     b ← μ b + (1 − d) g
     p ← p − η b                  or, with Nesterov's look-ahead, p ← p − η (g + μ b)
 
-    The first step has b = g: the caller passes zeros as `buf` and no dampening.
+    λ is `weight_decay`, μ `momentum`, d `dampening`. Without `buf` there is no second line, and p ← p − η g.
+    The arrays `param` and `buf` themselves are changed, and `grad` is not. The first step has b = g: the caller
+    passes zeros as `buf` and no dampening.
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
     equations 1–4, in PyTorch's form, which keeps η out of the velocity.
 
@@ -81,8 +83,8 @@ def adam(
     array([0.9])
     """
     grad = _decay(param, grad, lr, weight_decay, decoupled)
-    _update_moments(grad, exp_avg, exp_avg_sq, beta1, beta2)
-    _adam_step(param, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
+    update_moments(grad, exp_avg, exp_avg_sq, beta1, beta2)
+    adam_step(param, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
 
 
 def amsgrad(
@@ -108,9 +110,9 @@ def amsgrad(
     Source: Reddi, Kale and Kumar, "On the convergence of Adam and beyond", 2018, algorithm 2.
     """
     grad = _decay(param, grad, lr, weight_decay, decoupled)
-    _update_moments(grad, exp_avg, exp_avg_sq, beta1, beta2)
+    update_moments(grad, exp_avg, exp_avg_sq, beta1, beta2)
     max_exp_avg_sq[...] = xp(param).maximum(max_exp_avg_sq, exp_avg_sq)
-    _adam_step(param, exp_avg, max_exp_avg_sq, lr, beta1, beta2, eps, step)
+    adam_step(param, exp_avg, max_exp_avg_sq, lr, beta1, beta2, eps, step)
 
 
 def _decay(param: Array, grad: Array, lr: float, weight_decay: float, decoupled: bool) -> Array:
@@ -123,8 +125,16 @@ def _decay(param: Array, grad: Array, lr: float, weight_decay: float, decoupled:
     return grad
 
 
-def _update_moments(grad: Array, exp_avg: Array, exp_avg_sq: Array, beta1: float, beta2: float) -> None:
-    """m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g²."""
+def update_moments(grad: Array, exp_avg: Array, exp_avg_sq: Array, beta1: float, beta2: float) -> None:
+    """m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g²: the running means of the gradient and of its square.
+
+    m is the array `exp_avg`, v the array `exp_avg_sq`; both are changed in place, and `grad` is not.
+
+    >>> import numpy as np
+    >>> m, v = np.array([1.0]), np.array([1.0])
+    >>> update_moments(np.array([3.0]), m, v, beta1=0.5, beta2=0.75); m, v
+    (array([2.]), array([3.]))
+    """
     exp_avg *= beta1
     exp_avg += (1 - beta1) * grad
     exp_avg_sq *= beta2
@@ -133,7 +143,7 @@ def _update_moments(grad: Array, exp_avg: Array, exp_avg_sq: Array, beta1: float
     exp_avg_sq += square
 
 
-def _adam_step(
+def adam_step(
     param: Array,
     exp_avg: Array,
     exp_avg_sq: Array,
@@ -143,7 +153,18 @@ def _adam_step(
     eps: float,
     step: int,
 ) -> None:
-    """p ← p − η m̂ / (√v̂ + ε); both corrections are applied to numbers instead of whole arrays."""
+    """p ← p − η m̂ / (√v̂ + ε), with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ); t is `step`, from 1.
+
+    m is the array `exp_avg`, v the array `exp_avg_sq`, both as `update_moments` left them. `param` is changed in
+    place, m and v are not: they are the running means that the next step goes on with.
+
+    >>> import numpy as np
+    >>> p = np.array([1.0, 1.0])
+    >>> adam_step(p, np.array([0.2, -0.5]), np.array([0.04, 0.25]), lr=0.1, beta1=0.0, beta2=0.0, eps=0.0, step=1)
+    >>> p                                        # with no memory at all, a step of ±η
+    array([0.9, 1.1])
+    """
+    # Both corrections are applied to numbers, which costs nothing, and not to whole arrays.
     update = xp(param).sqrt(exp_avg_sq)
     update *= 1 / (1 - beta2**step) ** 0.5
     update += eps
@@ -165,13 +186,16 @@ def rmsprop(
     weight_decay: float,
     momentum: float,
 ) -> None:
-    """RMSprop; centred where `grad_avg` is given, with momentum where `buf` is.
+    """RMSprop, in place; centred where `grad_avg` is given, with momentum where `buf` is.
 
     g ← g + λ p
     v ← α v + (1 − α) g²
     a ← α a + (1 − α) g          centred only
     d = √v + ε                   or, centred, √(v − a²) + ε
     p ← p − η g / d              or, with momentum, b ← μ b + g / d and p ← p − η b
+
+    v is the array `square_avg`, a `grad_avg` or None, b `buf` or None, λ `weight_decay`, μ `momentum`. `param` and
+    the arrays that are given are changed themselves, and `grad` is not.
 
     Source: Tieleman and Hinton, "Neural networks for machine learning", lecture 6e, 2012; centred: Graves,
     "Generating sequences with recurrent neural networks", 2013, equations 38–45, with ε outside the root.
