@@ -205,7 +205,11 @@ def _join_view(output: Tensor, source: Tensor) -> None:
 def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
     """Sums `grad` over the axes along which an array of `shape` was broadcast to `grad.shape`.
 
-    An element that was used several times receives the sum of the gradients of its uses.
+    An element that was used several times receives the sum of the gradients of its uses. Shapes are aligned from the
+    right: axes that `shape` does not have are gone from the result, and axes of size 1 that were stretched have size
+    1 again. `grad` is an array or a Tensor; both have `sum(axis=…, keepdims=…)` and `reshape`. Where nothing was
+    broadcast, `grad` itself is returned. Errors: RuntimeError naming both shapes where `shape` cannot have been
+    broadcast to `grad.shape`.
 
     >>> import numpy as np
     >>> unbroadcast(np.ones((4, 3)), (3,)), unbroadcast(np.ones((4, 3)), (4, 1)).shape
@@ -214,31 +218,53 @@ def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
     if tuple(grad.shape) == tuple(shape):
         return grad
     extra = len(grad.shape) - len(shape)
-    stretched = tuple(i + extra for i, n in enumerate(shape) if n == 1 and extra >= 0 and grad.shape[i + extra] != 1)
-    summed = grad.sum(axis=tuple(range(extra)) + stretched, keepdims=True) if extra >= 0 else grad
-    if extra < 0 or tuple(summed.shape[extra:]) != tuple(shape):
-        raise RuntimeError(f"a gradient of shape {tuple(grad.shape)} does not fit an input of shape {tuple(shape)}")
-    return summed.reshape(tuple(shape))
+    if extra >= 0:
+        stretched = tuple(i + extra for i, n in enumerate(shape) if n == 1 and grad.shape[i + extra] != 1)
+        summed = grad.sum(axis=tuple(range(extra)) + stretched, keepdims=True)
+        if tuple(summed.shape[extra:]) == tuple(shape):
+            return summed.reshape(tuple(shape))
+    raise RuntimeError(f"a gradient of shape {tuple(grad.shape)} does not fit an input of shape {tuple(shape)}")
 
 
 # ---------------------------------------------------------------- the engine
 
 
 class _Gradients:
-    """The gradients under way: one sum per node or leaf, added in place only into buffers made here."""
+    """The gradients under way: one sum per node or leaf, added in place only into buffers that nobody else holds.
 
-    def __init__(self, create_graph: bool):
+    - `sums`: {node or leaf: the sum of the gradients that have reached it}
+    - `waiting`: a heap of (-node.number, node): the nodes to visit, the youngest first
+    - `owned`: ids of the nodes and leaves whose sum is in an array that the engine alone holds
+    """
+
+    def __init__(self, create_graph: bool, targets: Sequence[Tensor] | None):
         self.create_graph = create_graph
         self.sums: dict[Any, Any] = {}
-        self.owned: set[int] = set()  # ids of the nodes and leaves whose sum is in a buffer of the engine's own
-        self.waiting: list[tuple[int, Function]] = []  # a heap: the youngest node first
+        self.waiting: list[tuple[int, Function]] = []
+        self.owned: set[int] = set()
+        self.others: tuple | None = None  # what the node just visited was given, saved and returned
+        self.wanted = {t._fn for t in targets if t._fn is not None} if targets is not None else ()
+        self.captured: dict[Function, Any] = {}  # the gradients of the wanted nodes
 
     def add(self, edge: Function | Tensor, grad: Any) -> None:
+        """Adds `grad`, in the shape and dtype of what it is for, to what has reached `edge`: a node, or a leaf Tensor.
+
+        The first gradient becomes `self.sums[edge]` as it is, and a node (a Function) that gets its first one joins
+        the heap `self.waiting` as `(-edge.number, edge)`, once. Each further gradient, of another use of the same
+        value, is added to the sum.
+
+        An array that came in may be held by others: an addition returns one array for both of its inputs. So a sum
+        is a new array, unless `id(edge)` is in `self.owned`: then the array of the sum belongs to the engine and
+        `operator.iadd` may add to it in place. That is a matter of speed alone; a sum made here can be put down as
+        owned (not under `self.create_graph`), and so can a leaf's first gradient where `self.is_fresh(grad)`.
+        """
         before = self.sums.get(edge)
         if before is None:
             self.sums[edge] = grad
             if isinstance(edge, Function):
                 heapq.heappush(self.waiting, (-edge.number, edge))
+            elif self.is_fresh(grad):
+                self.owned.add(id(edge))
         elif id(edge) in self.owned:
             self.sums[edge] = operator.iadd(before, grad)
         else:
@@ -247,9 +273,41 @@ class _Gradients:
                 self.owned.add(id(edge))
 
     def pop(self) -> tuple[Function, Any]:
+        """The youngest node that waits, and its gradient; both are taken out."""
         node = heapq.heappop(self.waiting)[1]
         self.owned.discard(id(node))
+        self.others = None  # what the last node saved must not live on while this one works
         return node, self.sums.pop(node)
+
+    def is_fresh(self, result: Any) -> bool:
+        """True where nobody else holds an array that the node just visited returned: a leaf may keep it uncopied."""
+        if self.others is None or isinstance(result, Tensor) or getattr(result, "base", None) is not None:
+            return False
+        grad, results, saved = self.others
+        if result is grad or sum(result is other for other in results) > 1:
+            return False
+        return not any(result is other for other in saved)
+
+
+def _walk(gradients: _Gradients, keep: bool) -> None:
+    """Visits every node that a gradient reaches, the youngest first, until none is waiting.
+
+    `gradients.pop()` takes a node and its gradient out. `_backward_of(node, grad, gradients)` gives the gradients of
+    its inputs, in the order of `node.edges`, which says where each came from: a node, a leaf, or None for an input
+    that needs no gradient (its result may be None too). `_fit(result, edge)` puts a gradient into the shape and dtype
+    of its input, and `gradients.add(edge, …)` hands it over.
+
+    Unless `keep`, a node that has been visited lets go of what it holds, so that memory falls during the walk: its
+    `edges` become None (the sign by which a second walk is refused), its `saved` and its `origins` empty tuples.
+    """
+    while gradients.waiting:
+        node, grad = gradients.pop()
+        results = _backward_of(node, grad, gradients)
+        for edge, result in zip(node.edges, results, strict=True):
+            if edge is not None and result is not None:
+                gradients.add(edge, _fit(result, edge))
+        if not keep:
+            node.edges, node.saved, node.origins = None, (), ()
 
 
 def _run(
@@ -260,49 +318,36 @@ def _run(
     targets: Sequence[Tensor] | None,
 ) -> _Gradients:
     """Propagates `seeds` from `roots`; returns the gradients that reached leaves and targets."""
-    gradients = _Gradients(create_graph)
-    captured: dict[Function, Any] = {}
-    wanted = {t._fn for t in targets if t._fn is not None} if targets is not None else ()
+    gradients = _Gradients(create_graph, targets)
     for root, seed in zip(roots, seeds, strict=True):
         if root._base is not None:
             _check_view(root)
         gradients.add(root if root._fn is None else root._fn, seed)
-    while gradients.waiting:
-        node, grad = gradients.pop()
-        if node.edges is None:
-            raise RuntimeError(
-                f"Trying to backward through the graph a second time (at {node.name}), but what it saved has been "
-                f"freed. Pass retain_graph=True to the first backward, or compute the result anew"
-            )
-        if node.hooks:
-            grad = _call_hooks(node.hooks, grad, create_graph)
-        if node in wanted:
-            captured[node] = grad
-        results = _backward_of(node, grad, create_graph)
-        for edge, result in zip(node.edges, results, strict=True):
-            if edge is None or result is None:
-                continue
-            fitted = _fit(result, edge)
-            if edge not in gradients.sums and isinstance(edge, Tensor) and _is_fresh(fitted, grad, results, node.saved):
-                gradients.owned.add(id(edge))
-            gradients.add(edge, fitted)
-        if not keep:
-            node.edges, node.saved, node.origins = None, (), ()
-    gradients.sums.update(captured)
+    _walk(gradients, keep)
+    gradients.others = None
+    gradients.sums.update(gradients.captured)
     return gradients
 
 
-def _backward_of(node: Function, grad: Any, create_graph: bool) -> tuple:
-    """One gradient per input, from the node's backward."""
+def _backward_of(node: Function, grad: Any, gradients: _Gradients) -> tuple:
+    """One gradient per input, from the node's backward, after hooks and checks."""
+    if node.edges is None:
+        raise RuntimeError(
+            f"Trying to backward through the graph a second time (at {node.name}), but what it saved has been "
+            f"freed. Pass retain_graph=True to the first backward, or compute the result anew"
+        )
+    if node.hooks:
+        grad = _call_hooks(node.hooks, grad, gradients.create_graph)
+    if node in gradients.wanted:
+        gradients.captured[node] = grad
     if node.origins:
         node._check_saved()
-    if create_graph:
+    if gradients.create_graph:
         results = _recorded_backward(node, grad)
     else:
         results = node.backward(grad)
     if not isinstance(results, tuple):
         results = (results,)
-    assert node.edges is not None
     if len(results) != len(node.edges):
         raise RuntimeError(
             f"the backward of {node.name} returned {len(results)} gradients, expected {len(node.edges)}: one per input"
@@ -310,6 +355,7 @@ def _backward_of(node: Function, grad: Any, create_graph: bool) -> tuple:
     if modes.anomaly:
         for place, result in enumerate(results):
             _check_anomaly(node, result, place)
+    gradients.others = (grad, results, node.saved)
     return results
 
 
@@ -336,13 +382,6 @@ def _fit(grad: Any, edge: Function | Tensor) -> Any:
     if grad.dtype != input.dtype:
         grad = grad.to(input.dtype) if isinstance(grad, Tensor) else grad.astype(input.dtype)
     return grad
-
-
-def _is_fresh(result: Any, grad: Any, results: tuple, saved: tuple) -> bool:
-    """True where nobody else holds the array, so that a leaf may keep it without a copy."""
-    if result is grad or isinstance(result, Tensor) or getattr(result, "base", None) is not None:
-        return False
-    return sum(result is other for other in results) <= 1 and not any(result is other for other in saved)
 
 
 def _call_hooks(hooks: list[Callable], grad: Any, create_graph: bool) -> Any:
@@ -417,25 +456,36 @@ def backward(
     allowed = None if targets is None else {id(t) for t in targets}
     for edge, grad in gradients.sums.items():
         if isinstance(edge, Tensor) and (allowed is None or id(edge) in allowed):
-            _accumulate(edge, grad, id(edge) in gradients.owned, create_graph)
+            _deliver(edge, grad, id(edge) in gradients.owned, create_graph)
     for target in targets or ():
         if target._fn is not None and target._fn in gradients.sums:
-            _accumulate(target, gradients.sums[target._fn], False, create_graph)
+            _deliver(target, gradients.sums[target._fn], False, create_graph)
 
 
-def _accumulate(leaf: Tensor, grad: Any, owned: bool, create_graph: bool) -> None:
-    """Adds a finished gradient to `leaf.grad`."""
+def _deliver(leaf: Tensor, grad: Any, owned: bool, create_graph: bool) -> None:
+    """Hands a finished gradient to the leaf's hooks, and adds it to `leaf.grad`."""
     if leaf._hooks:
         grad, owned = _call_hooks(leaf._hooks, grad, create_graph), False
     if create_graph:
-        leaf.grad = grad.clone() if leaf.grad is None else leaf.grad + grad
-    elif leaf.grad is None:
-        leaf.grad = _tensor_of(grad, owned)
-    elif leaf.grad._requires_grad:
-        leaf.grad = leaf.grad + Tensor(grad)
+        leaf.grad = grad.clone() if leaf._grad is None else leaf._grad + grad
     else:
-        leaf.grad.array += grad
-        leaf.grad._version[0] += 1
+        _accumulate(leaf, _tensor_of(grad, owned) if leaf._grad is None else Tensor(grad))
+
+
+def _accumulate(leaf: Tensor, grad: Tensor) -> None:
+    """Adds `grad`, a Tensor of the leaf's shape, to `leaf.grad`, which is None before the first backward.
+
+    The first gradient becomes `leaf.grad` itself; its memory is the leaf's alone. A later one is added in place, to
+    `leaf.grad.array`, so that whoever holds `leaf.grad` sees the sum, and `leaf.grad._version[0]` counts the change.
+    Where `leaf.grad` requires a gradient itself, other results may depend on it: there the sum is a new Tensor.
+    """
+    if leaf._grad is None:
+        leaf.grad = grad
+    elif leaf._grad._requires_grad:
+        leaf.grad = leaf._grad + grad
+    else:
+        leaf._grad.array += grad.array
+        leaf._grad._version[0] += 1
 
 
 def _tensor_of(grad: Any, owned: bool) -> Tensor:

@@ -154,11 +154,35 @@ class _Moved:
         self.array, self.delta = x.array, delta
 
     def __enter__(self) -> None:
+        """Adds `self.delta` to `self.array` in place: the function under test must see the change."""
         self.before = self.array.copy()
         self.array[...] = self.before + self.delta
 
     def __exit__(self, *exc: object) -> None:
+        """Puts back the values that `self.array` had, in place and to the last bit: x + d − d may differ from x."""
         self.array[...] = self.before
+
+
+def _central_difference(at: Callable[[float], Sequence[Any]], eps: float) -> list[Any]:
+    """The slopes at step 0 of the quantities that `at(step)` lists, numbers or arrays: one slope for each.
+
+    Measured from both sides, at `eps` and at `-eps`, so that the error falls with the square of `eps`, and not with
+    `eps` itself (note 05 of Sprint 01).
+
+    >>> _central_difference(lambda step: [(3 + step) ** 2, 7 * step], 0.5)
+    [6.0, 7.0]
+    """
+    after, before = at(eps), at(-eps)
+    return [(a - b) / (2 * eps) for a, b in zip(after, before, strict=True)]
+
+
+def _agree(numerical: Any, analytical: Any, atol: float, rtol: float) -> Any:
+    """Whether two numbers are within atol + rtol · |numerical| of one another, False for NaN; arrays elementwise.
+
+    >>> _agree(1000.0, 1000.09, atol=1e-6, rtol=1e-4), _agree(0.0, 0.09, atol=1e-6, rtol=1e-4)
+    (True, False)
+    """
+    return abs(numerical - analytical) <= atol + rtol * abs(numerical)
 
 
 def _compare_projection(fn: Callable, inputs: Sequence[Any], place: int, eps: float, atol: float, rtol: float) -> None:
@@ -171,18 +195,20 @@ def _compare_projection(fn: Callable, inputs: Sequence[Any], place: int, eps: fl
     middle = [float((u * y.array).sum()) for u, y in zip(us, outputs, strict=True)]
     sizes = [float(abs(u * y.array).sum()) for u, y in zip(us, outputs, strict=True)]
 
+    @functools.cache
     def projected(step: float) -> list[float]:
         with _Moved(x, step * v):
             return [float((u * y).sum()) for u, y in zip(us, _values(fn, inputs), strict=True)]
 
+    slopes = _central_difference(projected, eps)
     after, before = projected(eps), projected(-eps)
     for k, u in enumerate(us):
-        numerical = (after[k] - before[k]) / (2 * eps)
+        numerical = slopes[k]
         analytical = float((_gradient(fn, inputs, k, place, u) * v).sum())
         where = f"output {k} with respect to input {place}"
         if not abs(after[k] + before[k] - 2 * middle[k]) <= eps * (atol + rtol * abs(numerical)):
             _check_differentiable(projected, (k,), middle[k], sizes[k], eps, place)
-        if not abs(numerical - analytical) <= atol + rtol * abs(numerical):
+        if not _agree(numerical, analytical, atol, rtol):
             raise AssertionError(
                 f"gradcheck: the gradient of {where} is wrong. Along a random direction, finite differences give "
                 f"{numerical:.8g} and backward gives {analytical:.8g} (difference {abs(numerical - analytical):.3g}, "
@@ -195,7 +221,7 @@ def _compare_jacobians(fn: Callable, inputs: Sequence[Any], place: int, eps: flo
     numerical = _numerical_jacobians(fn, inputs, place, eps, atol, rtol)
     for k, columns in enumerate(numerical):
         rows = _analytical_jacobian(fn, inputs, k, place)
-        wrong = ~(np.abs(columns - rows) <= atol + rtol * np.abs(columns))
+        wrong = np.logical_not(_agree(columns, rows, atol, rtol))
         if wrong.any():
             excess = np.where(wrong, np.nan_to_num(np.abs(columns - rows), nan=np.inf), -1)
             i, j = np.unravel_index(int(excess.argmax()), excess.shape)
@@ -220,13 +246,15 @@ def _numerical_jacobians(
         unit[j] = 1
         unit = _like(unit.reshape(x.shape), x)
 
+        @functools.cache
         def moved(step: float, unit: Any = unit) -> list[np.ndarray]:
             with _Moved(x, step * unit):
                 return [_flat(y) for y in _values(fn, inputs)]
 
+        slopes = _central_difference(moved, eps)
         after, before = moved(eps), moved(-eps)
         for k, jacobian in enumerate(jacobians):
-            jacobian[:, j] = (after[k] - before[k]) / (2 * eps)
+            jacobian[:, j] = slopes[k]
             bend = np.abs(after[k] + before[k] - 2 * middle[k]) - eps * (atol + rtol * np.abs(jacobian[:, j]))
             if bend.size and bend.max() > 0:
                 i = int(bend.argmax())

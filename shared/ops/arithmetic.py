@@ -39,10 +39,20 @@ class Mul(Function):
     twice = True
 
     def forward(self, a, b):
+        """a · b, element by element: arrays of shapes that broadcast, one of them perhaps a number.
+
+        Keeps in the tuple `self.saved` what backward needs: of each operand's gradient, that is, where `self.needs`
+        (one flag per operand) is True. An operand that is kept for no one should be None there.
+        """
         self.saved = (a if self.needs[1] else None, b if self.needs[0] else None)
         return a * b
 
     def backward(self, grad):
+        """(the gradient for a, the gradient for b), None where `self.needs` is False; `grad` is that of the product.
+
+        In the shape of the product: the engine undoes broadcasting. Written in operators, since `grad` and what was
+        saved are Tensors when this gradient is itself to be differentiated.
+        """
         a, b = self.saved
         return grad * b if self.needs[0] else None, grad * a if self.needs[1] else None
 

@@ -53,11 +53,13 @@ class Exp(Function):
     twice = True
 
     def forward(self, x):
+        """eˣ of an array, of module `xp(x)`, NumPy or CuPy. Keeps in the tuple `self.saved` what backward needs."""
         out = xp(x).exp(x)
         self.saved = (out,) if self.needs[0] else ()
         return out
 
     def backward(self, grad):
+        """The gradient for x, from `grad`, that of eˣ, in the same shape; written in operators, as Mul's is."""
         (out,) = self.saved
         return grad * out
 
@@ -68,10 +70,12 @@ class Log(Function):
     twice = True
 
     def forward(self, x):
+        """The natural logarithm of an array. Keeps in the tuple `self.saved` what backward needs."""
         self.saved = (x,)
         return xp(x).log(x)
 
     def backward(self, grad):
+        """The gradient for x, from `grad`, that of log x, in the same shape; written in operators, as Mul's is."""
         (x,) = self.saved
         return grad / x
 
@@ -169,11 +173,13 @@ class Tanh(Function):
     twice = True
 
     def forward(self, x):
+        """tanh x of an array, of module `xp(x)`, NumPy or CuPy. Keeps in the tuple `self.saved` what backward needs."""
         out = xp(x).tanh(x)
         self.saved = (out,)
         return out
 
     def backward(self, grad):
+        """The gradient for x, from `grad`, that of tanh x, in the same shape; written in operators, as Mul's is."""
         (out,) = self.saved
         return grad * (1 - out * out)
 

@@ -109,7 +109,16 @@ class GetItem(Function):
 
 
 def put_item(grad: Any, size: tuple[int, ...], index: tuple, basic: bool) -> Any:
-    """Zeros of `size` with `grad` added at `index`; positions that occur twice receive the sum."""
+    """The gradient of x[index] for x: zeros of shape `size` with the array `grad` added at `index`.
+
+    `index` is what NumPy takes: ints, slices, None, Ellipsis (then `basic` is True: each position occurs at most
+    once), or with arrays of integers or booleans among them. An integer may occur several times, and its position
+    receives the sum. The result has the dtype of `grad` and is on its device: `xp(grad)` is the module, NumPy or
+    CuPy, whose `add.at` adds at every occurrence, where `out[index] += grad` adds once.
+
+    >>> put_item(np.array([1.0, 2.0, 4.0]), (3,), (np.array([0, 2, 0]),), basic=False)
+    array([5., 0., 2.])
+    """
     module = xp(grad)
     out = module.zeros(size, grad.dtype)
     if basic or all(getattr(p, "dtype", None) == dtypes.bool_ or isinstance(p, slice) for p in index):

@@ -37,7 +37,13 @@ def normalize_dims(dim: Dim, ndim: int) -> tuple[int, ...]:
 
 
 def _expand(grad: Any, dims: tuple[int, ...], keepdim: bool, full: tuple[int, ...]) -> Any:
-    """The gradient of a reduction, back in the shape it had before, without copying."""
+    """The gradient of a reduction over `dims`, stretched back to the shape `full` that the input had, without copying.
+
+    `grad` has the shape of the result: with `keepdim` the dimensions `dims` (each in [0, ndim)) have size 1 in it,
+    else they are gone and have to be put back first, where they were. Every element that went into a result receives
+    that result's gradient. `grad` is a Tensor where this is itself differentiated (`shape.expand(grad, full)`
+    stretches it), else an array (`xp(grad).broadcast_to(grad, full)`); both have `reshape`.
+    """
     if not keepdim:
         grad = grad.reshape(tuple(1 if i in dims else n for i, n in enumerate(full)))
     return shape.expand(grad, full) if isinstance(grad, Tensor) else xp(grad).broadcast_to(grad, full)
@@ -74,6 +80,7 @@ class Sum(Function):
         return _total(x, self.dims, self.keepdim).astype(x.dtype, copy=False)
 
     def backward(self, grad):
+        """The gradient for x in its shape, `self.full`, from `grad`, that of the sum."""
         return _expand(grad, self.dims, self.keepdim, self.full)
 
 
@@ -92,6 +99,10 @@ class Mean(Function):
         return (total / self.n if self.n else total * math.nan).astype(x.dtype, copy=False)
 
     def backward(self, grad):
+        """The gradient for x in its shape, `self.full`, from `grad`, that of the mean.
+
+        `self.n` is how many elements each result is the mean of; where it is 0 there is nothing to divide by.
+        """
         return _expand(grad * (1 / self.n) if self.n else grad, self.dims, self.keepdim, self.full)
 
 

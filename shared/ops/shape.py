@@ -27,6 +27,7 @@ class Reshape(Function):
         return x.reshape(self.size)
 
     def backward(self, grad):
+        """The gradient for x, in the shape it had; both arrays and Tensors have `reshape`."""
         return grad.reshape(self.before)
 
 
@@ -43,6 +44,12 @@ class Permute(Function):
         return x.transpose(self.dims)
 
     def backward(self, grad):
+        """The gradient for x: `grad` with its dimensions back in the order that x had.
+
+        Dimension i of the result was dimension `self.dims[i]` of x; the dims are in [0, ndim). `permute(grad, dims)`
+        puts a Tensor's dimensions in the order `dims` (`grad` is one where this is itself differentiated), and
+        `grad.transpose(dims)` an array's.
+        """
         inverse = tuple(sorted(range(len(self.dims)), key=self.dims.__getitem__))
         return permute(grad, inverse) if isinstance(grad, Tensor) else grad.transpose(inverse)
 
