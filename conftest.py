@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytest_plugins = ["course.testing"]  # whose code is tested, decided before anything imports `shared`
+
 # They need PyTorch and are run by hand; pytest would import them in search of doctests.
 collect_ignore_glob = ["tests/*/make_*.py"]
 

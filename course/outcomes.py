@@ -1,16 +1,18 @@
-"""The learner's record: which milestones passed, and when. In progress/outcomes.json, ignored by git."""
+"""The learner's record: which milestones passed and what became of each exercise. progress/outcomes.json, not in git."""
 
 from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .files import write_atomically
-from .sprints import ROOT, Sprint
+from .files import set_aside, write_atomically
+from .sprints import ROOT, CourseError, Exercise, Sprint
 
 PASSED, FAILED, SKIPPED, MISSING = "passed", "failed", "skipped", "missing"
+VERSION = 2
 
 
 def record_path(root: Path = ROOT) -> Path:
@@ -18,39 +20,67 @@ def record_path(root: Path = ROOT) -> Path:
     return root / "progress" / "outcomes.json"
 
 
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def load(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
-    """(the record, a warning or None). A damaged file is set aside, not lost, and named in the warning."""
+    """(the record, a warning or None). A damaged file is set aside, not lost, and named in the warning.
+
+    Raises CourseError for a record that a newer version of the course wrote; it is left as it is.
+    """
     path = record_path(root)
+    empty: dict[str, Any] = {"version": VERSION, "sprints": {}, "exercises": {}}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("version", 1) > VERSION:
+            raise CourseError(
+                f"progress/{path.name} was written by a newer version of this course: update the repository."
+            )
         for entry in record["sprints"].values():
             for milestone in entry["milestones"].values():
                 milestone["outcome"]
+        for entry in record.setdefault("exercises", {}).values():
+            entry.get("outcome")
+        record["version"] = VERSION
         return record, None
     except FileNotFoundError:
-        return {"sprints": {}}, None
+        return empty, None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        aside = path.with_name(f"{path.name}.damaged-{stamp}")
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-        path.rename(aside)
+        aside = set_aside(path)
         reason = f"{type(error).__name__}: {error}"
-        return {"sprints": {}}, (
+        return empty, (
             f"progress/{path.name} could not be read ({reason}). It was set aside as progress/{aside.name}; "
             "`course check` records everything anew."
         )
 
 
-def save(sprint: Sprint, results: dict[str, dict[str, Any]], root: Path = ROOT) -> str | None:
-    """Merge one sprint's milestone results into the record, atomically. Returns load()'s warning, if any."""
+def update(change: Callable[[dict[str, Any]], None], root: Path = ROOT) -> str | None:
+    """Apply `change` to the record and write it, atomically. Returns load()'s warning, if any."""
     record, warning = load(root)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record["sprints"][sprint.folder.name] = {"checked": now, "milestones": results}
+    change(record)
     write_atomically(record_path(root), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return warning
+
+
+def save(sprint: Sprint, results: dict[str, dict[str, Any]], root: Path = ROOT) -> str | None:
+    """Replace one sprint's milestone results in the record."""
+
+    def change(record: dict[str, Any]) -> None:
+        record["sprints"][sprint.folder.name] = {"checked": now(), "milestones": results}
+
+    return update(change, root)
+
+
+def exercise(record: dict[str, Any], one: Exercise) -> dict[str, Any]:
+    """What is recorded of an exercise: hints, consulted, outcome, code, message, checked; empty where nothing is."""
+    return record["exercises"].get(one.key, {})
+
+
+def note(one: Exercise, root: Path = ROOT, **values: Any) -> str | None:
+    """Record `values` for an exercise, beside what is there."""
+    return update(lambda record: record["exercises"].setdefault(one.key, {}).update(values), root)
 
 
 def outcome(record: dict[str, Any], sprint: Sprint, milestone_id: str) -> str | None:

@@ -174,7 +174,9 @@ def _exercises(
             raise CourseError(f"{here}: `id` is written in small letters, digits and hyphens, not {exercise.id!r}.")
         for target in exercise.targets:
             if not re.fullmatch(r"shared(\.\w+){2,}", target):
-                raise CourseError(f"{here}: a target is a dotted name such as shared.autograd.unbroadcast, not {target!r}.")
+                raise CourseError(
+                    f"{here}: a target is a dotted name such as shared.autograd.unbroadcast, not {target!r}."
+                )
         if not exercise.targets or not exercise.milestones:
             raise CourseError(f"{here}: it needs at least one of `targets` and one of `milestones`.")
         if unknown := set(exercise.milestones) - set(ids):

@@ -1,0 +1,131 @@
+"""What a learner's code is worth: the milestones on the workspace as it is, and each exercise by itself.
+
+An exercise is judged among right versions of all the others, so that one which is right passes while its neighbours are
+still stubs or wrong; a milestone is reached when its test passes on the learner's code as it stands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import outcomes, sources, warm
+from .checking import judge
+from .outcomes import FAILED, PASSED, SKIPPED
+from .preflight import Problem, problems
+from .sprints import ROOT, Exercise, Sprint, load_sprints
+from .testing import LIMIT
+from .workspace import BROKEN, MISSING, NOT_STARTED, STUB, WRITTEN, Workspace
+
+PASSING, FAILING, UNCHECKED, CONSULTED = (
+    "passing",
+    "failing",
+    "changed since its last check",
+    "passing, reference consulted",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One exercise: its standing (not started, stub, failing, passing), why, and what was checked."""
+
+    exercise: Exercise
+    standing: str
+    message: str = ""
+    code: str = ""
+
+
+def tests_of(sprint: Sprint, exercise: Exercise) -> tuple[str, ...]:
+    """Node ids, from the repository's root, of the milestone tests that judge an exercise."""
+    chosen = [m for m in sprint.milestones if m.id in exercise.milestones]
+    return tuple(f"sprints/{sprint.folder.name}/tests/{milestone.test}" for milestone in chosen)
+
+
+def milestone_results(sprint: Sprint, tests: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """{milestone id: outcome, message, …} out of what a run of the tests recorded."""
+    return {milestone.id: judge(milestone, tests) for milestone in sprint.milestones}
+
+
+def isolated(
+    sprint: Sprint, exercise: Exercise, workspace: Workspace, broken: Iterable[Problem], limit: float = LIMIT
+) -> warm.Job:
+    """The job that judges one exercise of a workspace among the reference's versions of all the others."""
+    others = [
+        target
+        for other in load_sprints(workspace.root)
+        for one in other.exercises
+        if one.key != exercise.key and workspace.started(one)
+        for target in one.targets
+    ]
+    variables = {
+        "SHARED_WORKSPACE": str(workspace.folder),
+        "SHARED_REFERENCE": ",".join([*others, *(problem.module for problem in broken)]),
+    }
+    tests = tests_of(sprint, exercise)
+    return warm.Job(exercise.key, tests, variables, (f"--time-limit={limit:g}",), (limit + 5) * len(tests) + 30)
+
+
+def verdicts(
+    sprint: Sprint,
+    workspace: Workspace,
+    milestones: dict[str, dict[str, Any]],
+    exercises: Iterable[Exercise] | None = None,
+    root: Path = ROOT,
+    limit: float = LIMIT,
+) -> list[Verdict]:
+    """The verdict on each exercise; `milestones` are the results on the workspace as it is ({}: not run)."""
+    chosen = list(sprint.exercises if exercises is None else exercises)
+    states = {exercise.key: workspace.state(exercise) for exercise in chosen}
+    broken: list[Problem] | None = None
+    found: dict[str, Verdict] = {}
+    jobs = []
+    for exercise in chosen:
+        state, code = states[exercise.key], workspace.code(exercise)
+        if state in (NOT_STARTED, STUB):
+            found[exercise.key] = Verdict(exercise, state)
+            continue
+        if broken is None:
+            broken = problems(workspace)
+        modules = {sources.split(target, workspace.root)[0] for target in exercise.targets}
+        problem = next((p for p in broken if p.module in modules), None)
+        if problem or state in (BROKEN, MISSING):
+            found[exercise.key] = Verdict(exercise, FAILING, problem.text if problem else state, code)
+        elif milestones and all(milestones[id]["outcome"] in (PASSED, SKIPPED) for id in exercise.milestones):
+            found[exercise.key] = Verdict(exercise, PASSING, "", code)
+        else:
+            jobs.append(isolated(sprint, exercise, workspace, broken, limit))
+    by_key = {exercise.key: exercise for exercise in chosen}
+    for result in warm.run(jobs, min(2, os.cpu_count() or 1), root):
+        exercise = by_key[result.key]
+        failure = next((t["message"] for t in result.tests.values() if t["outcome"] == FAILED), None)
+        if failure is None and result.exit_code != 0:
+            failure = "its tests did not end in time" if result.exit_code is None else result.output.strip()[-500:]
+        standing = PASSING if failure is None else FAILING
+        found[result.key] = Verdict(exercise, standing, failure or "", workspace.code(exercise))
+    return [found[exercise.key] for exercise in chosen]
+
+
+def record(verdict: Verdict, root: Path = ROOT) -> None:
+    """Store a verdict on something the learner wrote."""
+    if verdict.standing in (PASSING, FAILING):
+        message = verdict.message.partition("\n")[0]
+        outcomes.note(
+            verdict.exercise, root, outcome=verdict.standing, message=message, code=verdict.code, checked=outcomes.now()
+        )
+
+
+def standing(exercise: Exercise, workspace: Workspace, noted: dict[str, Any]) -> str:
+    """Where an exercise stands, without running anything: the record where the code is still the one it judged."""
+    state = workspace.state(exercise)
+    if state in (NOT_STARTED, STUB):
+        return state
+    if state != WRITTEN:
+        return FAILING
+    if noted.get("code") != workspace.code(exercise):
+        return UNCHECKED
+    if noted.get("outcome") == PASSING:
+        return CONSULTED if noted.get("consulted") else PASSING
+    return FAILING

@@ -1,0 +1,146 @@
+"""Running one test in a process of its own, within a time limit: a crash or an endless loop fails that test alone."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import faulthandler
+import json
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+GRACE = 1.0  # seconds after the limit in which the process may note where it was
+
+
+def run(item: pytest.Item, nextitem: pytest.Item | None, limit: float) -> list[pytest.TestReport]:
+    """The reports of one test: its own, or one that says how it ended without writing any."""
+    return _forked(item, limit) if hasattr(os, "fork") else _interrupted(item, nextitem, limit)
+
+
+def _forked(item: pytest.Item, limit: float) -> list[pytest.TestReport]:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="course-") as folder:
+        results, trace = Path(folder) / "reports.json", Path(folder) / "trace"
+        trace.touch()
+        child = os.fork()
+        if child == 0:
+            _child(item, limit, results, trace)
+        status = _wait(child, started + limit + GRACE)
+        seconds = time.monotonic() - started
+        if results.exists():
+            return [_from_json(item, data) for data in json.loads(results.read_text(encoding="utf-8"))]
+        return [_died(item, status, limit, seconds, trace.read_text(encoding="utf-8", errors="replace"))]
+
+
+def _child(item: pytest.Item, limit: float, results: Path, trace: Path) -> None:
+    """Runs the test, writes its reports, and ends this process."""
+    os.setpgid(0, 0)
+    log = trace.open("w")
+    faulthandler.enable(log)
+    faulthandler.dump_traceback_later(limit, file=log)
+    try:
+        reports = runtestprotocol(item, log=False, nextitem=None)
+    except BaseException as error:  # KeyboardInterrupt or pytest.exit out of the learner's code
+        text = f"the test was ended by {type(error).__name__}: {error}"
+        reports = [_report(item, text, time.monotonic())]
+    faulthandler.cancel_dump_traceback_later()
+    data = [item.config.hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]
+    temporary = results.with_suffix(".part")
+    temporary.write_text(json.dumps(data, default=str), encoding="utf-8")
+    temporary.rename(results)
+    os._exit(0)
+
+
+def _wait(child: int, deadline: float) -> int | None:
+    """The child's exit status, or None where it had to be killed; nothing it started outlives it."""
+    pause = 0.001
+    try:
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return status
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+
+
+def _from_json(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
+    return item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+
+
+def _report(item: pytest.Item, text: str, seconds: float) -> pytest.TestReport:
+    keywords = dict.fromkeys(item.keywords, 1)
+    return pytest.TestReport(item.nodeid, item.location, keywords, "failed", text, "call", duration=seconds)
+
+
+def _died(item: pytest.Item, status: int | None, limit: float, seconds: float, trace: str) -> pytest.TestReport:
+    """The report of a test whose process wrote none."""
+    # faulthandler lists the threads, the innermost frame of each first; the main thread comes last.
+    thread = trace.rpartition("(most recent call first):")[2]
+    frames = re.findall(r'^  File "(.+)", line (\d+) in (.+)$', thread, re.MULTILINE)
+    if status is None:
+        text = f"it did not end within {limit:g} s: an endless loop?"
+    elif os.WIFSIGNALED(status):
+        text = f"it ended its process with signal {signal.Signals(os.WTERMSIG(status)).name}"
+    else:
+        text = f"it ended its process with exit code {os.waitstatus_to_exitcode(status)}"
+    at = next(((f, line, name) for f, line, name in frames if "/shared/" in f.replace(os.sep, "/")), None)
+    if at:
+        line = _line(at[0], int(at[1]))
+        text += f" It was in `{at[2]}`, {at[0]}:{at[1]}" + (f": `{line}`" if line else "")
+    report = _report(item, text, seconds)
+    report.frames = [(file, int(line)) for file, line, _ in reversed(frames)]  # type: ignore[attr-defined]
+    return report
+
+
+def _line(file: str, number: int) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()[number - 1].strip()
+    except (OSError, IndexError, UnicodeDecodeError):
+        return ""
+
+
+# ---------------------------------------------------------------- where processes cannot fork (Windows)
+
+
+class TimeLimit(BaseException):
+    """Raised in the main thread when a test has used up its time; no `except Exception` swallows it."""
+
+
+def _interrupted(item: pytest.Item, nextitem: pytest.Item | None, limit: float) -> list[pytest.TestReport]:
+    with _alarm(limit):
+        return runtestprotocol(item, log=False, nextitem=nextitem)
+
+
+@contextlib.contextmanager
+def _alarm(limit: float) -> Iterator[None]:
+    """Raises TimeLimit after `limit` seconds; it reaches Python code, not one long call into a library."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeLimit(f"it did not end within {limit:g} s: an endless loop?")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(limit, lambda: _thread.interrupt_main(signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,232 @@
+"""The pytest plugin of the course: whose code is tested, and what a failure of the learner's code says.
+
+Plain `pytest sprints/07_*` tests the learner's modules where they have begun (`workspace/`), everything else tests the
+reference. Under a workspace every test of a sprint runs in a process of its own with a time limit, so that an endless
+loop or a crash is one failed test among others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import isolation, sources
+from .preflight import Problem, problems
+from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
+from .workspace import STUB, WRITTEN, Workspace
+
+VARIABLE, EXCEPTIONS = "SHARED_WORKSPACE", "SHARED_REFERENCE"
+LIMIT = 10.0
+
+
+@dataclasses.dataclass
+class Setting:
+    """What this run of pytest tests; `workspace` is None where it is the reference."""
+
+    workspace: Workspace | None = None
+    broken: dict[str, Problem] = dataclasses.field(default_factory=dict)
+    exercises: list[Exercise] = dataclasses.field(default_factory=list)
+    limit: float = LIMIT
+
+
+SETTING = pytest.StashKey[Setting]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the course."""
+    group = parser.getgroup("course", "Sprint to GPT")
+    group.addoption("--reference", action="store_true", help="test the reference, whatever lies in workspace/")
+    group.addoption("--workspace", metavar="PATH", help="test the learner's modules in PATH (default: workspace/)")
+    text = f"seconds that a sprint's test may take on a learner's code (default: {LIMIT:g})"
+    group.addoption("--time-limit", metavar="S", type=float, default=LIMIT, help=text)
+    text = "do not look for broken files in the workspace first"
+    group.addoption("--no-preflight", action="store_true", help=text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide whose code is tested, before anything imports `shared`."""
+    setting = config.stash[SETTING] = Setting(limit=config.getoption("--time-limit"))
+    folder = _chosen(config)
+    if folder is None:
+        os.environ.pop(VARIABLE, None)
+        return
+    workspace = setting.workspace = Workspace(folder)
+    os.environ[VARIABLE] = str(workspace.folder)
+    setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
+    if not config.getoption("--no-preflight"):
+        setting.broken = {problem.module: problem for problem in problems(workspace)}
+    if setting.broken:
+        kept = [*filter(None, [os.environ.get(EXCEPTIONS)]), *setting.broken]
+        os.environ[EXCEPTIONS] = ",".join(kept)
+
+
+def _chosen(config: pytest.Config) -> Path | None:
+    """The workspace to test, or None for the reference."""
+    if config.getoption("--reference"):
+        return None
+    if named := config.getoption("--workspace"):
+        folder = (config.invocation_params.dir / named).absolute()
+        if not (folder / "shared").is_dir():
+            raise pytest.UsageError(
+                f"--workspace {named}: there is no folder {folder / 'shared'}. `course start` makes one."
+            )
+        return folder
+    if named := os.environ.get(VARIABLE):
+        return Path(named)
+    default = ROOT / "workspace"
+    return default if _only_sprints(config) and (default / "shared").is_dir() else None
+
+
+def _only_sprints(config: pytest.Config) -> bool:
+    paths = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return bool(paths) and all(path.is_relative_to(ROOT / "sprints") for path in paths)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Whose code is tested, per module."""
+    setting = config.stash[SETTING]
+    if setting.workspace is None:
+        other = " (`pytest sprints/NN_*` tests yours)" if (ROOT / "workspace" / "shared").is_dir() else ""
+        return [f"framework: the reference{other}"]
+    return describe(setting.workspace, setting.exercises, setting.broken)
+
+
+def describe(workspace: Workspace, exercises: list[Exercise], broken: dict[str, Problem]) -> list[str]:
+    """Lines such as `framework: autograd: yours (1 of 2 exercises written); everything else: reference`."""
+    parts, lines = [], []
+    kept = os.environ.get(EXCEPTIONS, "").split(",")
+    for module in workspace.modules():
+        if module in kept:
+            continue
+        mine = [
+            part for e in exercises for part in workspace.parts(e) if part.module == module and part.target not in kept
+        ]
+        written = sum(part.state == WRITTEN for part in mine)
+        stubs = sum(part.state == STUB for part in mine)
+        names = f" ({written} of {written + stubs} functions written)" if mine else ""
+        parts.append(f"{module.removeprefix('shared.')}: yours{names}")
+    lines.append(f"framework: {'; '.join([*parts, 'everything else: reference'])}")
+    for problem in broken.values():
+        name = problem.module.removeprefix("shared.")
+        lines.append(f"your {name} cannot be used, the reference stands in for it: {problem.text}")
+    lines += [f"course: {warning}" for warning in workspace.warnings]
+    return lines
+
+
+# ---------------------------------------------------------------- which exercises a test judges
+
+
+def _sprint_of(path: Path) -> Sprint | None:
+    parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
+    if len(parts) < 2 or parts[0] != "sprints":
+        return None
+    try:
+        return load_sprint(find_folder(parts[1]))
+    except CourseError:
+        return None
+
+
+def judged(item: pytest.Item) -> list[Exercise]:
+    """The exercises that this test judges: those of the milestone it proves."""
+    sprint = _sprint_of(item.path)
+    if sprint is None:
+        return []
+    name = item.nodeid.partition("::")[2].partition("[")[0]
+    ids = {m.id for m in sprint.milestones if m.test_name == name and m.test.startswith(item.path.name)}
+    return [exercise for exercise in sprint.exercises if ids & set(exercise.milestones)]
+
+
+def _place(workspace: Workspace, exercise: Exercise) -> str:
+    """`workspace/shared/autograd.py:214`, for the first function of the exercise that is there."""
+    parts = workspace.parts(exercise)
+    part = next((part for part in parts if part.line), parts[0])
+    return f"{workspace.show(workspace.file(part.module))}:{part.line}"
+
+
+def _advice(workspace: Workspace, exercise: Exercise) -> str:
+    folder = find_folder(f"{exercise.sprint:02d}").name
+    return (
+        f"{exercise.label}, {exercise.title} ({_place(workspace, exercise)})\n"
+        f"    read sprints/{folder}/{exercise.note}; a hint: course hint {exercise.sprint:02d} {exercise.number}"
+    )
+
+
+def _blamed(workspace: Workspace, exercises: list[Exercise], frames: list[tuple[str, int]]) -> list[Exercise]:
+    """Exercises whose functions the traceback passed through, innermost first; `frames` are (file, line)."""
+    found = {}
+    for file, line in reversed(frames):
+        for exercise in exercises:
+            for part in workspace.parts(exercise):
+                inside = part.line <= line < part.line + len(part.text.splitlines())
+                if inside and workspace.file(part.module) == Path(file):
+                    found[exercise.key] = exercise
+    return list(found.values())
+
+
+# ---------------------------------------------------------------- running
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail the tests of exercises whose file cannot be used, with the reason."""
+    setting = item.config.stash[SETTING]
+    if not setting.broken or setting.workspace is None:
+        return
+    for exercise in judged(item):
+        for target in exercise.targets:
+            problem = setting.broken.get(sources.split(target)[0])
+            if problem and setting.workspace.started(exercise):
+                pytest.fail(f"{exercise.label}, {exercise.title}: {problem.text}", pytrace=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a sprint's test on a learner's code apart from this process, within the time limit."""
+    setting = item.config.stash[SETTING]
+    if setting.workspace is None or _sprint_of(item.path) is None:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in isolation.run(item, nextitem, setting.limit):
+        if report.failed and not hasattr(report, "exercises"):  # it never came to writing a report of its own
+            _explain(item, report, getattr(report, "frames", []))
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+    """Say which exercise a failure belongs to."""
+    report = yield
+    if report.failed and call.excinfo is not None and _sprint_of(item.path) is not None:
+        frames = [(str(entry.path), entry.lineno + 1) for entry in call.excinfo.traceback]
+        _explain(item, report, frames)
+    return report
+
+
+def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[str, int]]) -> None:
+    """Append the section "Where to look", and the keys of the exercises it names as `report.exercises`."""
+    setting = item.config.stash[SETTING]
+    workspace = setting.workspace
+    if workspace is None:
+        return
+    kept = os.environ.get(EXCEPTIONS, "").split(",")
+    mine = [e for e in setting.exercises if not all(target in kept for target in e.targets)]
+    blamed = _blamed(workspace, mine, frames)
+    started = {exercise.key for exercise in mine}
+    candidates = [exercise for exercise in judged(item) if exercise.key in started]
+    if blamed:
+        text = "The error passed through your\n" + "\n".join(_advice(workspace, e) for e in blamed[:2])
+    elif candidates:
+        one = "your" if len(candidates) == 1 else "one or more of your"
+        text = f"This milestone rests on {one}\n" + "\n".join(_advice(workspace, e) for e in candidates)
+    else:
+        text = ""
+    if text:
+        report.sections.append(("Where to look", text))
+    report.exercises = [exercise.key for exercise in blamed]

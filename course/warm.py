@@ -1,0 +1,182 @@
+"""Many small runs of pytest from one process that has imported the heavy packages once.
+
+`run` starts `python -m course.warm`, which imports NumPy, Numba, scikit-learn and pytest, but never `shared`, and forks a
+child per job; the child imports `shared` as the job's variables say. Where a process cannot fork each job starts cold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .environment import THREADS, environment
+from .sprints import ROOT, CourseError
+
+PRELOADED = ("numpy", "pytest", "hypothesis", "sklearn.datasets", "numba", "tqdm")
+OPTIONS = ("-q", "-p", "course.recorder", "-p", "no:cacheprovider", "--no-preflight", "--tb=short", "--no-header")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of pytest: node ids, the environment variables and options in which it differs, its time limit in s."""
+
+    key: str
+    tests: tuple[str, ...]
+    variables: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    limit: float = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job did: {node id: outcome, message, …} as course.recorder writes it; exit_code None: it was killed."""
+
+    key: str
+    tests: dict[str, dict[str, Any]]
+    exit_code: int | None
+    seconds: float
+    output: str
+
+
+def run(jobs: Iterable[Job], processes: int = 2, root: Path = ROOT) -> Iterator[Result]:
+    """Results in the order in which the jobs end, `processes` of them running at a time."""
+    jobs = list(jobs)
+    if not jobs:
+        return
+    variables = {**environment(root, ROOT), **THREADS}
+    for name in ("SHARED_WORKSPACE", "SHARED_REFERENCE", "COURSE_REPORT"):
+        variables.pop(name, None)
+    command = [sys.executable, "-m", "course.warm", str(processes)]
+    with tempfile.TemporaryFile("w+") as errors:
+        server = subprocess.Popen(
+            command, cwd=root, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        assert server.stdin is not None and server.stdout is not None
+        try:
+            json.dump([asdict(job) for job in jobs], server.stdin)
+            server.stdin.close()
+            received = 0
+            for line in server.stdout:
+                received += 1
+                yield Result(**json.loads(line))
+            if server.wait() or received < len(jobs):
+                errors.seek(0)
+                raise CourseError(f"{len(jobs) - received} runs of pytest were lost:\n{errors.read()[-2000:]}")
+        finally:
+            server.terminate()
+            server.wait()
+
+
+# ---------------------------------------------------------------- the warm process
+
+
+def serve(processes: int) -> None:
+    """Reads the jobs from standard input and writes a line of JSON for each as it ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    jobs = [Job(**job) for job in json.load(sys.stdin)]
+    if hasattr(os, "fork"):
+        for name in PRELOADED:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+    running: dict[Any, _Run] = {}
+    try:
+        while jobs or running:
+            while jobs and len(running) < processes:
+                one = _Run(jobs.pop(0))
+                running[one.key] = one
+            for key, one in list(running.items()):
+                if one.ended():
+                    print(json.dumps(asdict(one.result())), flush=True)
+                    del running[key]
+            time.sleep(0.005)
+    finally:
+        for one in running.values():
+            one.kill()
+
+
+class _Run:
+    """A job under way."""
+
+    def __init__(self, job: Job):
+        self.job, self.key, self.started = job, job.key, time.monotonic()
+        self.folder = tempfile.TemporaryDirectory(prefix="course-")
+        self.report, self.log = Path(self.folder.name) / "report.json", Path(self.folder.name) / "log"
+        self.exit_code: int | None = None
+        arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *job.options, *job.tests]
+        variables = {**job.variables, "COURSE_REPORT": str(self.report), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        if not hasattr(os, "fork"):
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "pytest", *arguments],
+                    env={**os.environ, **variables},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            return
+        self.child = os.fork()
+        if self.child == 0:
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            code = 3
+            try:
+                log_file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                for stream in (1, 2):
+                    os.dup2(log_file, stream)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.environ.update(variables)
+                import pytest
+
+                code = int(pytest.main(arguments))
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+
+    def ended(self) -> bool:
+        """True once the process has ended, or had to be killed."""
+        if hasattr(os, "fork"):
+            done, status = os.waitpid(self.child, os.WNOHANG)
+            if done:
+                self.exit_code = os.waitstatus_to_exitcode(status)
+                return True
+        elif self.process.poll() is not None:
+            self.exit_code = self.process.returncode
+            return True
+        if time.monotonic() - self.started > self.job.limit:
+            self.kill()
+            return True
+        return False
+
+    def kill(self) -> None:
+        """Ends the process and everything it started."""
+        if not hasattr(os, "fork"):
+            self.process.kill()
+            self.process.wait()
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.child, 0)
+
+    def result(self) -> Result:
+        """What it left."""
+        seconds = round(time.monotonic() - self.started, 3)
+        tests = json.loads(self.report.read_text(encoding="utf-8")) if self.report.exists() else {}
+        output = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        self.folder.cleanup()
+        return Result(self.job.key, tests, self.exit_code, seconds, output)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
