@@ -14,11 +14,13 @@ from shared.tensor import Tensor
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
-    """One batch from a list of samples of the same structure.
+    """One batch from a list of B samples of the same structure; the first sample's type decides.
 
-    Tensors and arrays (*): Tensor (B, *). int: int64 Tensor (B,); float: float64, bool: bool. str and bytes
-    stay as they are. dict: a dict of batches; namedtuple: a namedtuple of batches; tuple: a list of batches;
-    list: a list of batches.
+    Tensors and arrays (*): Tensor (B, *), by `_stack`. Numbers, Python's and NumPy's: Tensor (B,), by
+    `_numbers`. str and bytes: the list as it is. A dict: a dict with a batch for each key. A tuple, list or
+    other sequence of length n: a list of n batches, the k-th made of the k-th elements; RuntimeError with the
+    words "equal size" where the samples differ in length. `_like(first, values)` puts such a list or dict into
+    a container of the first sample's own kind (a namedtuple, say). Anything else: TypeError that names its type.
 
     >>> images, labels = default_collate([(np.zeros(3), 0), (np.ones(3), 1)])
     >>> images.shape, labels.tolist()
@@ -27,12 +29,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
     first = batch[0]
     if isinstance(first, Tensor | np.ndarray):
         return _stack(batch)
-    if isinstance(first, np.generic):
-        return _from_numbers(np.array(batch), first)
-    if isinstance(first, float):
-        return Tensor(np.array(batch, dtype=np.float64))
-    if isinstance(first, int):
-        return Tensor(np.array(batch, dtype=bool if isinstance(first, bool) else np.int64))
+    if isinstance(first, np.generic | float | int):
+        return _numbers(batch)
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, Mapping):
@@ -64,7 +62,21 @@ def default_convert(sample: Any) -> Any:
 
 
 def _stack(samples: Sequence[Any]) -> Tensor:
-    """Samples of equal shape along a new first dimension."""
+    """Arrays, or Tensors, of equal shape (*) as one Tensor (B, *) of their dtype; gradients flow through it.
+
+    Call `_check_stackable(samples)` first: it raises where shapes or dtypes forbid it.
+    """
+    _check_stackable(samples)
+    first = samples[0]
+    if isinstance(first, np.ndarray):
+        return Tensor(np.stack(samples))
+    if any(sample.requires_grad for sample in samples):
+        return stack(samples)
+    return Tensor(xp(first.array).stack([sample.array for sample in samples]))  # no graph to record: one copy
+
+
+def _check_stackable(samples: Sequence[Any]) -> None:
+    """TypeError for arrays of strings or objects, RuntimeError for samples of different shapes."""
     first = samples[0]
     if isinstance(first, np.ndarray) and first.dtype.kind in "SUO":
         raise TypeError(f"default_collate: an array of {first.dtype} cannot become a tensor")
@@ -75,21 +87,25 @@ def _stack(samples: Sequence[Any]) -> Tensor:
                 f"{list(sample.shape)} at entry {i}. Bring the samples to one size in a transform, or pad "
                 f"them in a collate_fn."
             )
-    if isinstance(first, np.ndarray):
-        return Tensor(np.stack(samples))
-    if any(sample.requires_grad for sample in samples):
-        return stack(samples)
-    return Tensor(xp(first.array).stack([sample.array for sample in samples]))  # no graph to record: one copy
 
 
-def _from_numbers(values: np.ndarray, first: np.generic) -> Any:
-    if values.dtype.kind in "SUO":
-        raise TypeError(f"default_collate: a {type(first).__name__} cannot become a tensor")
-    return Tensor(values)
+def _numbers(batch: Sequence[Any]) -> Tensor:
+    """Numbers as a Tensor (B,). The first one decides: bool, int64, float64 for Python's bool, int and float.
+
+    NumPy's scalars keep their dtype; TypeError for its strings and objects.
+    """
+    first = batch[0]
+    if isinstance(first, np.generic):
+        values = np.array(batch)
+        if values.dtype.kind in "SUO":
+            raise TypeError(f"default_collate: a {type(first).__name__} cannot become a tensor")
+        return Tensor(values)
+    dtype = bool if isinstance(first, bool) else np.int64 if isinstance(first, int) else np.float64
+    return Tensor(np.array(batch, dtype=dtype))
 
 
 def _like(example: Any, values: Any) -> Any:
-    """`values` in a container of the kind of `example`; a plain dict or list where that fails."""
+    """`values`, a list or dict, in a container of the kind of `example`; as they are where that fails."""
     if type(example) in (dict, list, tuple):
         return values
     try:

@@ -82,6 +82,11 @@ class Subset(Dataset[T]):
         self.indices = indices
 
     def __getitem__(self, index: Any) -> T:
+        """Sample number `index` of the subset, which is number `self.indices[index]` of `self.dataset`.
+
+        `index` may be negative, as in a list; IndexError where the subset has no such sample. For a list of
+        numbers, asks `self.dataset` once, for the list of their places there.
+        """
         if isinstance(index, list):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
@@ -116,6 +121,11 @@ class ConcatDataset(Dataset[T]):
         return self.cumulative_sizes[-1]
 
     def __getitem__(self, index: int) -> T:
+        """Sample number `index`, counted through all of `self.datasets` in turn; −1 is the last one.
+
+        `self.cumulative_sizes[k]` is how many samples the datasets 0 … k have together. IndexError where
+        `index` is the total length or more (`for x in d` ends by it), ValueError where it is below minus that.
+        """
         if index < 0:
             if -index > len(self):
                 raise ValueError(f"index {index} is out of range for {len(self)} samples")
@@ -130,7 +140,10 @@ class ConcatDataset(Dataset[T]):
 def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
     """Splits `dataset` at random into disjoint subsets of the given lengths, or fractions that sum to 1.
 
-    What rounding down the fractions leaves over goes one sample each to the first subsets.
+    Returns one `Subset` of `dataset` for each length; together they hold every sample once. The order is
+    drawn from `(generator or default_generator()).rng`, a NumPy generator. Fractions become lengths by
+    `_lengths_from_fractions`: what rounding them down leaves over goes one sample each to the first subsets.
+    ValueError where lengths do not sum to `len(dataset)`.
 
     >>> [len(part) for part in random_split(range(10), [0.75, 0.25])]
     [8, 2]
@@ -149,6 +162,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
 
 
 def _lengths_from_fractions(total: int, fractions: Sequence[float]) -> list[int]:
+    """The lengths of the parts of `total` samples: rounded down, the rest goes one each to the first parts."""
     for i, fraction in enumerate(fractions):
         if not 0 <= fraction <= 1:
             raise ValueError(f"Fraction at index {i} is not between 0 and 1: {fraction}")

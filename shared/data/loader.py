@@ -244,7 +244,13 @@ class WorkerIterator:
             raise
 
     def _submit(self) -> None:
-        """The next index goes to the next worker in turn that has room; which one never depends on timing."""
+        """Gives the next of `self.indices` to the next worker in turn that has room, if there are both.
+
+        `self.room[w]` is how many more tasks worker w may get, `self.turn` the worker whose turn it is: after
+        worker w comes w + 1, after the last one 0, and one without room is passed over. So which worker makes
+        which batch never depends on timing. `self.pool.submit(w, index)` hands the task over and returns
+        its number, under which `self.under_way` notes the worker. Without room no index is taken.
+        """
         order = [(self.turn + i) % len(self.room) for i in range(len(self.room))]
         worker = next((w for w in order if self.room[w] > 0), None)
         if worker is None:
@@ -279,7 +285,12 @@ class WorkerIterator:
         raise StopIteration
 
     def _arrived(self) -> int | None:
-        """The number of a result to hand out now: the oldest task's, or with `in_order=False` any."""
+        """The number of the result to hand out now; None where one has to wait for it.
+
+        `self.results` holds what has arrived, by the number of its task; `self.under_way` holds the tasks not
+        yet handed out, in the order in which they were given. With `self.in_order` only the oldest task's
+        result may be handed out, else any that has arrived, the first one first.
+        """
         if self.in_order:
             first = next(iter(self.under_way))
             return first if first in self.results else None

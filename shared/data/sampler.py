@@ -82,6 +82,12 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
+        """Yields `self.num_samples` indices (ints) into `self.data_source`, drawn anew at each call.
+
+        Draws from `_own_stream(self.generator)`, a NumPy generator. With `self.replacement` each index is
+        drawn independently of the others. Without it none comes twice before each has come once: more
+        samples than the data source holds are one permutation after the other, the last one cut short.
+        """
         rng, size, wanted = _own_stream(self.generator), len(self.data_source), self.num_samples
         if self.replacement:
             yield from rng.integers(size, size=wanted).tolist()
@@ -169,6 +175,11 @@ class BatchSampler(Sampler[list[int]]):
         self.drop_last = drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
+        """Yields a new list of the next `self.batch_size` indices of `self.sampler` at a time.
+
+        A shorter rest at the end is yielded too, unless `self.drop_last`. The sampler may be endless: it is
+        asked for no more than the batches yielded so far need.
+        """
         batch: list[Any] = []
         for index in self.sampler:
             batch.append(index)
@@ -179,6 +190,7 @@ class BatchSampler(Sampler[list[int]]):
             yield batch
 
     def __len__(self) -> int:
+        """How many batches `__iter__` yields, from `len(self.sampler)` alone."""
         whole, rest = divmod(len(self.sampler), self.batch_size)
         return whole if self.drop_last or rest == 0 else whole + 1
 

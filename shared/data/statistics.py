@@ -27,11 +27,13 @@ class RunningStatistics:
         self.squares: Any = 0.0
 
     def update(self, batch: Any) -> None:
-        """Take in a batch (B, C, *), array or Tensor."""
-        values = np.asarray(batch)
-        if values.ndim < 2:
-            raise ValueError(f"a batch has the shape (B, C, ...), but got {values.shape}")
-        values = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)  # (C, count)
+        """Take in a batch (B, C, *), array or Tensor.
+
+        Makes a RunningStatistics of the batch alone and merges it: `count` is how many values each channel
+        has there (an int), `mean` and `squares` are float64 (C,). `_per_channel(batch)` gives the values as a
+        float64 array (C, count). A batch without values changes nothing.
+        """
+        values = _per_channel(batch)
         if values.shape[1] == 0:
             return
         part = RunningStatistics()
@@ -40,7 +42,10 @@ class RunningStatistics:
         self.merge(part)
 
     def merge(self, other: RunningStatistics) -> None:
-        """Take in what another one has seen, as if its batches had come here."""
+        """Take in what another one has seen, as if its batches had come here; `other` stays as it is.
+
+        An empty one (count 0, with mean and squares 0.0) may stand on either side.
+        """
         if other.count == 0:
             return
         count = self.count + other.count
@@ -51,8 +56,16 @@ class RunningStatistics:
 
     @property
     def std(self) -> Any:
-        """The standard deviation (C,) of all values, dividing by `count`; NaN before the first batch."""
+        """The standard deviation (C,) of all values, the squares divided by `count`; NaN before the first batch."""
         return np.sqrt(self.squares / self.count) if self.count else np.nan
+
+
+def _per_channel(batch: Any) -> np.ndarray:
+    """The values of a batch (B, C, *) as a float64 array (C, count); ValueError where there is no channel axis."""
+    values = np.asarray(batch)
+    if values.ndim < 2:
+        raise ValueError(f"a batch has the shape (B, C, ...), but got {values.shape}")
+    return np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)
 
 
 def channel_statistics(batches: Iterable[Any]) -> tuple[list[float], list[float]]:

@@ -58,6 +58,7 @@ class Compose:
         self.transforms = transforms
 
     def __call__(self, image: Any) -> Any:
+        """Applies `self.transforms` in their order, each to what the one before returned."""
         for transform in self.transforms:
             image = transform(image)
         return image
@@ -94,9 +95,12 @@ class ToTensor:
     """
 
     def __call__(self, image: Any) -> Any:
-        image = np.asarray(image)
-        if image.ndim not in (2, 3):
-            raise ValueError(f"an image has 2 or 3 dimensions, (H, W) or (H, W, C), but got shape {image.shape}")
+        """The image as a new, contiguous Tensor (C, H, W); a grey one (H, W) has C = 1.
+
+        `_array(image)` gives the array (H, W) or (H, W, C). uint8 is divided by 255 in float32; other dtypes
+        and their values stay. The Tensor shares no memory with `image`.
+        """
+        image = _array(image)
         planes = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
         if planes.dtype == np.uint8:
             return Tensor(np.divide(planes, 255, dtype=np.float32, order="C"))
@@ -104,6 +108,13 @@ class ToTensor:
 
     def __repr__(self) -> str:
         return "ToTensor()"
+
+
+def _array(image: Any) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"an image has 2 or 3 dimensions, (H, W) or (H, W, C), but got shape {image.shape}")
+    return image
 
 
 class Normalize:
@@ -119,12 +130,22 @@ class Normalize:
         self.inplace = inplace
 
     def __call__(self, image: Any) -> Any:
-        if not isinstance(image, Tensor):
-            raise TypeError(f"Normalize takes a Tensor, but got {type(image).__name__}: put ToTensor() before it")
-        values = image.array
-        if values.dtype.kind != "f":
-            raise TypeError(f"Normalize takes a float Tensor, but got {values.dtype}: put ToTensor() before it")
+        """`(image − mean) / std` of a Tensor (..., C, H, W), in its own dtype.
+
+        `self.mean` and `self.std` hold one number for each channel, or one for all. A new Tensor; with
+        `self.inplace` the values in `image` are changed and `image` is returned. `_float_array(image)` gives
+        its array and refuses what is no float Tensor; `self._check(array, mean, std)`, with means and stds as
+        arrays (C, 1, 1), refuses what does not fit.
+        """
+        values = _float_array(image)
         mean, std = (np.asarray(v, dtype=values.dtype).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        self._check(values, mean, std)
+        result = np.subtract(values, mean, out=values if self.inplace else None)
+        result /= std
+        return image if self.inplace else Tensor(result)
+
+    def _check(self, values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+        """ValueError for a std with a zero, or another number of means or stds than `values` has channels."""
         if (std == 0).any():
             raise ValueError(f"std has a zero, which would mean a division by zero: {self.std}")
         if values.ndim < 3 or any(len(v) not in (1, values.shape[-3]) for v in (mean, std)):
@@ -132,12 +153,18 @@ class Normalize:
                 f"expected (..., C, H, W) and one mean and std for each channel, but got shape {values.shape}, "
                 f"mean {self.mean} and std {self.std}"
             )
-        result = np.subtract(values, mean, out=values if self.inplace else None)
-        result /= std
-        return image if self.inplace else Tensor(result)
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean}, std={self.std})"
+
+
+def _float_array(image: Any) -> np.ndarray:
+    """The array of a float Tensor; TypeError for anything else."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"Normalize takes a Tensor, but got {type(image).__name__}: put ToTensor() before it")
+    if image.array.dtype.kind != "f":
+        raise TypeError(f"Normalize takes a float Tensor, but got {image.array.dtype}: put ToTensor() before it")
+    return image.array
 
 
 class RandomHorizontalFlip:
@@ -151,6 +178,11 @@ class RandomHorizontalFlip:
         self.p = p
 
     def __call__(self, image: Any) -> Any:
+        """With probability `self.p` the mirrored image, else the image; one draw at each call.
+
+        `_uniform(0, 1)` draws from the framework's generator. `_on_planes(change, image)` applies a function
+        of arrays (..., H, W) to an image of any layout and returns a new one of the same layout.
+        """
         if _uniform(0, 1) < self.p:
             return _on_planes(lambda planes: planes[..., ::-1], image)
         return image
@@ -186,6 +218,21 @@ class RandomCrop:
         self.padding_mode = padding_mode
 
     def __call__(self, image: Any) -> Any:
+        """A window of `self.size` (height, width) of the padded image, each place in it equally likely.
+
+        `self._padded(image)` pads as asked, `_height_width` gives an image's size in pixels, `_on_planes`
+        applies a function of arrays (..., H, W) in any layout. The place is drawn at each call, from
+        `default_generator().rng`, a NumPy generator.
+        """
+        image = self._padded(image)
+        height, width = _height_width(image)
+        rng = default_generator().rng
+        top = int(rng.integers(0, height - self.size[0] + 1))
+        left = int(rng.integers(0, width - self.size[1] + 1))
+        return _on_planes(lambda p: p[..., top : top + self.size[0], left : left + self.size[1]], image)
+
+    def _padded(self, image: Any) -> Any:
+        """The image with `padding` on every side; ValueError where it is smaller than the window even so."""
         if self.padding is not None:
             image = self._pad(image, *_four_sides(self.padding))
         height, width = _height_width(image)
@@ -195,10 +242,7 @@ class RandomCrop:
             height, width = _height_width(image)
         if height < self.size[0] or width < self.size[1]:
             raise ValueError(f"Required crop size {self.size} is larger than input image size {(height, width)}")
-        rng = default_generator().rng
-        top = int(rng.integers(0, height - self.size[0] + 1))
-        left = int(rng.integers(0, width - self.size[1] + 1))
-        return _on_planes(lambda p: p[..., top : top + self.size[0], left : left + self.size[1]], image)
+        return image
 
     def _pad(self, image: Any, left: int, top: int, right: int, bottom: int) -> Any:
         options = {"constant_values": self.fill} if self.padding_mode == "constant" else {}
@@ -310,7 +354,7 @@ class RandomRotation:
         height, width = _height_width(image)
         angle = _uniform(*self.degrees)
         center = (0.0, 0.0) if self.expand else warp.offset(self.center, height, width)
-        matrix = warp.inverse_affine_matrix(-angle, (0, 0), 1.0, (0.0, 0.0), center)
+        matrix = warp.inverse_rotation_matrix(angle, center)
         size = warp.expanded_size(matrix, height, width) if self.expand else (height, width)
         return _on_planes(lambda p: warp.warp(p, matrix, size, self.interpolation.value, self.fill), image)
 

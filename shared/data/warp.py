@@ -13,6 +13,21 @@ def offset(center: Sequence[float] | None, height: int, width: int) -> tuple[flo
     return (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
 
 
+def inverse_rotation_matrix(degrees: float, center: Sequence[float] = (0.0, 0.0)) -> np.ndarray:
+    """The (2, 3) float64 matrix that takes a pixel (x, y, 1) of the rotated image to where it came from, (x, y).
+
+    The image was rotated by `degrees` about `center` (x, y), counter-clockwise as one sees it on the screen.
+    Pixels count from the image's middle, x to the right, y downward.
+
+    >>> inverse_rotation_matrix(90).round().astype(int).tolist()
+    [[0, -1, 0], [1, 0, 0]]
+    """
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    linear = np.array([[c, -s], [s, c]])
+    about = np.asarray(center, dtype=float)
+    return np.column_stack([linear, about - linear @ about])
+
+
 def inverse_affine_matrix(
     angle: float,
     shift: Sequence[float],
@@ -51,7 +66,14 @@ def warp(
     interpolation: str = "nearest",
     fill: float = 0,
 ) -> np.ndarray:
-    """Reads `planes` (..., H, W) at `matrix` · (x, y, 1) for every pixel of a result (..., *size).
+    """A result (..., *size) of the dtype of `planes` (..., H, W): its pixel (x, y) is read at `matrix` · (x, y, 1).
+
+    x (column, to the right) and y (row, downward) count pixels from the middle, of the result for the pixel
+    and of `planes` for the place to read; the middle of n pixels is at index (n − 1) / 2. A place lies between
+    pixels as a rule. "nearest" reads the pixel closest to it (round it to nine decimals first, so that a
+    rounding error does not choose between two equally close ones). "bilinear" is the mean of the four
+    around it, each weighted by the product of its closeness in x and in y, 1 − distance; for integer
+    dtypes the mean is rounded. `_read(planes, rows, columns, fill)` reads, also outside of the image.
 
     >>> image = np.arange(9).reshape(3, 3)
     >>> warp(image, inverse_affine_matrix(90, (0, 0), 1, (0, 0)), (3, 3)).tolist()
@@ -76,7 +98,11 @@ def warp(
 
 
 def _read(planes: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: float) -> np.ndarray:
-    """planes[..., rows, columns], and `fill` where that is outside."""
+    """planes[..., rows, columns] in the dtype of `planes`, and `fill` where a row or column is outside.
+
+    `rows` and `columns` are integer arrays of one shape, here (h, w), of any values; planes (..., H, W) gives
+    (..., h, w).
+    """
     height, width = planes.shape[-2:]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     values = planes[..., rows.clip(0, height - 1), columns.clip(0, width - 1)]

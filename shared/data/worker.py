@@ -61,12 +61,21 @@ class Exhausted(Exception):
 def fetcher(recipe: Recipe) -> Callable[[Any], Any]:
     """The function from what the sampler gave (an index, or a list of them) to a batch."""
     if not isinstance(recipe.dataset, IterableDataset):
-        return lambda index: _fetch_by_index(recipe, index)
+        return lambda index: fetch_by_index(recipe, index)
     stream = iter(recipe.dataset)
     return lambda index: _fetch_next(recipe, stream, index)
 
 
-def _fetch_by_index(recipe: Recipe, index: Any) -> Any:
+def fetch_by_index(recipe: Recipe, index: Any) -> Any:
+    """What the loader hands over for `index`: the samples of `recipe.dataset`, put together by `recipe.collate_fn`.
+
+    With `recipe.batched`, `index` is a list; the samples come from `dataset.__getitems__(index)` where the
+    dataset has that method, else one by one, each asked for once. Without, `index` stands for a single sample,
+    which is handed to `collate_fn` as it is.
+
+    >>> fetch_by_index(Recipe("abcdef", list, batched=True, drop_last=False), [5, 0])
+    ['f', 'a']
+    """
     dataset: Dataset = recipe.dataset
     if not recipe.batched:
         return recipe.collate_fn(dataset[index])
@@ -84,6 +93,22 @@ def _fetch_next(recipe: Recipe, stream: Iterator, index: Any) -> Any:
     if not batch or (recipe.drop_last and len(batch) < len(index)):
         raise Exhausted
     return recipe.collate_fn(batch)
+
+
+def seed_worker(epoch_seed: int, worker_id: int) -> int:
+    """Seeds all three generators of this process by `epoch_seed + worker_id`, and returns that sum.
+
+    They are the framework's (`manual_seed`), Python's `random` and NumPy's `np.random`, which takes
+    only 32 bits: the sum modulo 2**32.
+
+    >>> seed_worker(1000, worker_id=1)
+    1001
+    """
+    seed = epoch_seed + worker_id
+    manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    return seed
 
 
 # ----------------------------------------------------------------------------------- objects in shared memory
@@ -221,15 +246,12 @@ class _Worker:
         return pickle.loads(payload)
 
     def _begin_epoch(self, seed: int) -> None:
-        """Seeds every generator by `seed` + worker number; an IterableDataset starts anew."""
+        """Seeds every generator anew; an IterableDataset starts anew."""
         global _info
         self.failure = None
-        seed = seed + self.id
-        manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        _info = WorkerInfo(self.id, self.num_workers, seed, self.recipe.dataset)
         try:
+            seed = seed_worker(seed, self.id)
+            _info = WorkerInfo(self.id, self.num_workers, seed, self.recipe.dataset)
             if self.recipe.worker_init_fn is not None and not self.started:
                 self.recipe.worker_init_fn(self.id)
             self.started = True
