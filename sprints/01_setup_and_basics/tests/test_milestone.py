@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -53,6 +55,37 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
     pytest.fail(f"{what}: expected {right.round(4).tolist()}, got {found.round(4).tolist()}{hint}")
 
 
+EXPLAINED = {  # what an error on the way back is a sign of
+    "NoneType": "something that backward needs was not kept. The gradient of one operand needs the other operand, also "
+    "where that one is a constant and needs no gradient itself",
+    "assigned grad has the shape|does not fit an input": "a gradient has not the shape of its input. What broadcasting "
+    "stretched is summed back, what a sum took together is stretched back, what a view rearranged is put back",
+    "not supported between|KeyError": "a node was put among the waiting ones twice. It joins them once, with its first "
+    "gradient; what comes later is added to the sum",
+    "second time": "a node was visited twice, before all its uses had reported, or it was released although "
+    "retain_graph=True",
+    "matmul|matrix|core dimension|must equal the last": "the shapes of a product on the way back do not fit. For "
+    "(n, k) @ (k, m) = (n, m) there is one way: (n, m) @ (m, k) for the left, (k, n) @ (n, m) for the right operand",
+}
+
+
+def explained(what: str, error: Exception) -> str:
+    """The error as the learner is told of it."""
+    text = f"{type(error).__name__}: {error}"
+    signs = [meaning for sign, meaning in EXPLAINED.items() if re.search(sign, text)]
+    return f"{what}: backward ended in {text}. " + (f"A sign that {signs[0]}" if signs else "Look where it was raised")
+
+
+def backward(what: str, result: shared.Tensor, *gradient: shared.Tensor, **options: bool) -> None:
+    """`result.backward(…)`; an error on the way fails the test and says what it is a sign of."""
+    try:
+        result.backward(*gradient, **options)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        pytest.fail(explained(what, error))
+
+
 def neuron(w: shared.Tensor, b: shared.Tensor, v: shared.Tensor, x: np.ndarray, y: np.ndarray) -> shared.Tensor:
     """The mean squared error of v·tanh(x w + b), the squares written as a product of a tensor with itself."""
     e = v * (shared.tensor(x) @ w + b).tanh() - shared.tensor(y)
@@ -90,7 +123,7 @@ def test_a_view_shares_memory_and_passes_its_gradient_back():
 
     x = leaf(np.arange(16.0).reshape(4, 4))
     weights = np.arange(1.0, 9.0).reshape(2, 4)
-    (x[:, 2:4].T * shared.tensor(weights)).sum().backward()
+    backward("the petals of a table, transposed", x[:, 2:4].T, shared.tensor(weights))
     right = np.zeros((4, 4))
     right[:, 2:4] = weights.T
     elsewhere, unturned = np.zeros((4, 4)), np.zeros((4, 4))
@@ -105,6 +138,21 @@ def test_a_view_shares_memory_and_passes_its_gradient_back():
             "the backward of the transpose reshapes where it must transpose": unturned,
         },
     )
+
+    cube, weights = leaf(np.zeros((3, 3, 3))), np.arange(27.0).reshape(3, 3, 3)
+    backward("axes in another order", cube.permute(1, 2, 0), shared.tensor(weights))
+    compare(
+        "a gradient through permute(1, 2, 0), which makes axis 1 the first",
+        cube.grad,
+        weights.transpose(2, 0, 1),
+        {
+            "the axes were moved on once more, where their order must be undone": weights.transpose(1, 2, 0),
+            "the axes of the gradient were left in the order of the result": weights,
+        },
+    )
+    x = leaf(np.zeros((4, 2)))
+    backward("a table in another shape", x.reshape(2, 4), shared.tensor(weights[0, :2, :2].repeat(2, axis=1)))
+    compare("a gradient through reshape(2, 4)", x.grad, weights[0, :2, :2].repeat(2, axis=1).reshape(4, 2))
 
 
 def test_broadcasting_aligns_shapes_from_the_right():
@@ -134,12 +182,12 @@ def test_broadcasting_aligns_shapes_from_the_right():
         ta, tb = leaf(a), leaf(b)
         product = ta * tb
         compare(f"{shape_a} * {shape_b}", product.detach(), right)
-        product.sum().backward()
-        for operand, t in (("left", ta), ("right", tb)):
-            assert t.grad.shape == t.shape, (
-                f"{shape_a} * {shape_b}: the {operand} operand has shape {tuple(t.shape)} and its gradient "
-                f"{tuple(t.grad.shape)}"
-            )
+        backward(f"{shape_a} * {shape_b}", product, shared.ones_like(product))
+        for operand, t, other in (("left", ta, full_b), ("right", tb, full_a)):
+            uses = np.broadcast_to(other, shape)
+            axes = tuple(i for i in range(size) if i < size - t.ndim or t.shape[i - size + t.ndim] == 1)
+            gradient = uses.sum(axis=axes, keepdims=True).reshape(t.shape)
+            compare(f"{shape_a} * {shape_b}, the gradient of the {operand} operand", t.grad, gradient)
     for shape_a, shape_b in [((4, 2), (4,)), ((2, 3), (3, 2)), ((4, 3), (3, 1))]:
         with pytest.raises(RuntimeError) as error:
             shared.zeros(shape_a) * shared.zeros(shape_b)
@@ -152,7 +200,7 @@ def test_broadcasting_aligns_shapes_from_the_right():
 def test_broadcast_gradients_are_summed_back():
     m = leaf([4.0, 1.0])
     d = shared.tensor(FOUR) - m
-    (d * d).sum().backward()
+    backward("the spread around (4, 1)", (d * d).sum())
     uses = -2 * (FOUR - [4.0, 1.0])  # what each of the four flowers reports
     compare(
         "the spread around (4, 1), by hand (-1.2, -3.2)",
@@ -173,30 +221,30 @@ def test_broadcast_gradients_are_summed_back():
         ((1, 3), (4, 3)),
         ((), (4, 3)),
         ((1, 3, 1), (2, 3, 4)),
+        ((3,), (3, 3)),
+        ((3, 1), (3, 3)),
     ]:
         g = rng.standard_normal(full)
         x = leaf(rng.standard_normal(shape))
-        ((shared.zeros(full, dtype=shared.float64) + x) * shared.tensor(g)).sum().backward()
+        what = f"an operand of shape {shape} stretched to {full}"
+        backward(what, shared.zeros(full, dtype=shared.float64) + x, shared.tensor(g))
         right = np.zeros((1,) * (len(full) - len(shape)) + shape)
-        for index in np.ndindex(
-            full
-        ):  # add the gradient of every element of the result to the element it was made from
+        for index in np.ndindex(full):  # each element of the result adds to the element it was made from
             right[tuple(i if n > 1 else 0 for i, n in zip(index, right.shape, strict=True))] += g[index]
         right = right.reshape(shape)
         count = np.prod(full) / max(1, np.prod(shape))
-        compare(
-            f"an operand of shape {shape} stretched to {full}",
-            x.grad,
-            right,
-            {"averaged over the uses, not summed": right / count},
-        )
+        mistakes = {"averaged over the uses, not summed": right / count, "the uses were not summed at all": g}
+        if full == (3, 3):
+            other_way = g.sum(1) if shape == (3,) else g.sum(0).reshape(shape)
+            mistakes["summed along the wrong axis; shapes are aligned from the right"] = other_way
+        compare(what, x.grad, right, mistakes)
 
 
 def test_gradients_follow_the_chain_rule():
     w, b, v = leaf([[0.2], [0.3]]), leaf(-0.2), leaf(-1.5)
     loss = neuron(w, b, v, np.array([[1.85, 1.1]]), np.array([[-1.0]]))
     assert abs(loss.item() - 0.0941411) < 1e-6, f"the loss by hand is 0.0941, got {loss.item():.4f}: look at a forward"
-    loss.backward()
+    backward("the neuron of note 03", loss)
     by_hand = {"w": [[-1.33922192], [-0.79629411]], "b": -0.72390374, "v": 0.28357751}
     slope = 1 - np.tanh(0.5) ** 2
     for name, parameter in (("v", v), ("b", b), ("w", w)):
@@ -237,12 +285,7 @@ class CountedAdd(Function):
 def test_a_value_used_twice_collects_both_gradients():
     q = leaf(1.0)
     t = q + 1.0
-    try:
-        (t * t * t).backward()
-    except NotImplementedError:
-        raise
-    except RuntimeError as error:
-        pytest.fail(f"(q + 1)³ in one walk: a node was visited twice, or before all its uses had reported: {error}")
+    backward("(q + 1)³, the sum used three times", t * t * t)
     compare(
         "the slope of (q + 1)³ at q = 1, by hand 12",
         q.grad,
@@ -256,7 +299,7 @@ def test_a_value_used_twice_collects_both_gradients():
     x = leaf([0.5, -1.0, 2.0])
     late, early = x * 3.0, x * x  # used in the other order than made, and at different depths
     inner = early * 0.5 + 1.0
-    ((inner + late) * early * inner).sum().backward()
+    backward("a graph whose values are used at different depths", ((inner + late) * early * inner).sum())
     values = np.array([0.5, -1.0, 2.0])
 
     def plain(x: np.ndarray) -> np.ndarray:
@@ -272,7 +315,7 @@ def test_a_value_used_twice_collects_both_gradients():
     CountedAdd.calls, z = 0, y
     for _ in range(levels):
         z = CountedAdd()(z, z)
-    z.backward()
+    backward(f"{levels} levels of z = z + z", z)
     compare(f"{levels} levels of z = z + z", y.grad, 2.0**levels)
     assert CountedAdd.calls == levels, (
         f"{levels} nodes, but backward ran {CountedAdd.calls} times: each node must be visited once, after "
@@ -287,7 +330,38 @@ def test_a_value_used_twice_collects_both_gradients():
         z.backward()
     except RecursionError:
         pytest.fail("a chain of 3,000 operations ended in RecursionError: walk the graph with a loop")
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        pytest.fail(explained("a chain of 3,000 operations", error))
     compare("a chain of 3,000 additions", y.grad, 1.0)
+
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    other_use = b * 3.0
+    backward("a + b, where b is used once more", a + b + other_use, shared.tensor([10.0, 20.0], dtype=shared.float64))
+    compare(
+        "the gradient of a in a + b + 3 b",
+        a.grad,
+        [10.0, 20.0],
+        {
+            "it received what b's other use reported: an addition hands one array to both operands, and adding in "
+            "place changed it for both": [40.0, 80.0]
+        },
+    )
+    compare("the gradient of b in a + b + 3 b", b.grad, [40.0, 80.0], {"a use of b was lost": [10.0, 20.0]})
+
+    rows = leaf(np.zeros((3, 2)))
+    g = np.array([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
+    backward("rows 0, 2 and 0 of a table", rows[[0, 2, 0]], shared.tensor(g))
+    compare(
+        "the gradient of a table of which row 0 was picked twice",
+        rows.grad,
+        [[101.0, 202.0], [0.0, 0.0], [10.0, 20.0]],
+        {
+            "the second pick of row 0 replaced the first; both must be summed": [[100.0, 200.0], [0, 0], [10.0, 20.0]],
+            "the second pick of row 0 is lost; both must be summed": [[1.0, 2.0], [0, 0], [10.0, 20.0]],
+        },
+    )
 
 
 class Keeps(Function):
@@ -307,9 +381,9 @@ class Keeps(Function):
 
 def test_a_second_backward_adds_and_a_graph_is_walked_once():
     v = leaf([2.0, -1.0])
-    (v * v).sum().backward()
+    backward("v·v", (v * v).sum())
     compare("the first gradient of v·v", v.grad, [4.0, -2.0], {"one use of v was lost": [2.0, -1.0]})
-    (v * 3.0).sum().backward()
+    backward("a second formula with the same v", (v * 3.0).sum())
     compare(
         "after a second formula with the same v",
         v.grad,
@@ -318,13 +392,13 @@ def test_a_second_backward_adds_and_a_graph_is_walked_once():
     )
     v.grad = None
     loss = (v * v).sum()
-    loss.backward(retain_graph=True)
-    loss.backward(retain_graph=True)
+    backward("v·v under retain_graph", loss, retain_graph=True)
+    backward("the second walk of a graph that was to be retained", loss, retain_graph=True)
     compare("the same graph walked twice under retain_graph", v.grad, [8.0, -4.0])
     v.grad = None
 
     loss = (Keeps()(v) * 2.0).sum()
-    loss.backward()
+    backward("3 operations in a row", loss)
     compare("the gradient through Keeps", v.grad, [2.0, 2.0])
     assert Keeps.watched() is None, (
         "the loss is still there, and so is an array that a node saved for its backward: release what a node "
@@ -336,62 +410,150 @@ def test_a_second_backward_adds_and_a_graph_is_walked_once():
         assert not (v * 2.0).requires_grad, "under no_grad nothing is recorded"
 
 
-OPERATIONS: dict[str, tuple[Callable[..., shared.Tensor], list[tuple[int, ...]]]] = {
-    "a + b": (lambda a, b: a + b, [(4, 3), (3,)]),
-    "a - b": (lambda a, b: a - b, [(4, 1), (4, 3)]),
-    "a * b": (lambda a, b: a * b, [(4, 3), (4, 1)]),
-    "a / b": (lambda a, b: a / b, [(4, 3), (3,)]),
-    "-a": (lambda a: -a, [(4, 3)]),
-    "a ** 3": (lambda a: a**3, [(4, 3)]),
-    "exp": (lambda a: a.exp(), [(4, 3)]),
-    "log": (lambda a: a.log(), [(4, 3)]),
-    "tanh": (lambda a: a.tanh(), [(4, 3)]),
-    "sum of everything": (lambda a: a.sum(), [(4, 3)]),
-    "sum(0)": (lambda a: a.sum(0), [(4, 3)]),
-    "sum(1, keepdim=True)": (lambda a: a.sum(1, keepdim=True), [(4, 3)]),
-    "mean(1)": (lambda a: a.mean(1), [(4, 3)]),
-    "a @ b": (lambda a, b: a @ b, [(4, 3), (3, 2)]),
-    "transpose": (lambda a: a.T, [(4, 3)]),
-    "reshape": (lambda a: a.reshape(2, 6), [(4, 3)]),
-    "expand": (lambda a: a.expand(4, 3), [(3,)]),
-    "slice": (lambda a: a[1:, ::2], [(4, 3)]),
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass
+class Operation:
+    """An operation on arrays of `shapes`, and {mistake: the gradients it gives, from the inputs and the output's u}."""
+
+    apply: Callable[..., shared.Tensor]
+    shapes: list[tuple[int, ...]]
+    mistakes: dict[str, Callable[..., Arrays]] = field(default_factory=dict)
+
+
+CONSTANT = np.linspace(0.5, 2.0, 12).reshape(4, 3)
+UNCHANGED = {"the gradient was passed on without the slope": lambda a, u: (u,)}
+OPERATIONS = {
+    "a + b": Operation(lambda a, b: a + b, [(4, 3), (3,)]),
+    "a - b": Operation(lambda a, b: a - b, [(4, 1), (4, 3)]),
+    "a * b": Operation(
+        lambda a, b: a * b,
+        [(4, 3), (4, 3)],
+        {
+            "each factor received the gradient times itself, where its slope is the other": lambda a, b, u: (
+                u * a,
+                u * b,
+            )
+        },
+    ),
+    "a * b, b stretched": Operation(lambda a, b: a * b, [(4, 3), (4, 1)]),
+    "a times a constant": Operation(lambda a: a * shared.tensor(CONSTANT), [(4, 3)]),
+    "a constant times a": Operation(lambda a: shared.tensor(CONSTANT) * a, [(4, 3)]),
+    "a / b": Operation(lambda a, b: a / b, [(4, 3), (3,)]),
+    "-a": Operation(lambda a: -a, [(4, 3)]),
+    "a ** 3": Operation(lambda a: a**3, [(4, 3)]),
+    "exp": Operation(
+        lambda a: a.exp(),
+        [(4, 3)],
+        {"multiplied by the input, where the slope of exp is its output": lambda a, u: (u * a,), **UNCHANGED},
+    ),
+    "log": Operation(
+        lambda a: a.log(),
+        [(4, 3)],
+        {
+            "multiplied by the input, where the slope of log is 1 over it": lambda a, u: (u * a,),
+            "divided by the output, where the slope of log is 1 over the input": lambda a, u: (u / np.log(a),),
+            **UNCHANGED,
+        },
+    ),
+    "tanh": Operation(
+        lambda a: a.tanh(),
+        [(4, 3)],
+        {
+            "the slope is 1 - h where 1 - h*h is right": lambda a, u: (u * (1 - np.tanh(a)),),
+            "the slope was computed from the input, where the output h belongs": lambda a, u: (u * (1 - a * a),),
+            **UNCHANGED,
+        },
+    ),
+    "sum of everything": Operation(lambda a: a.sum(), [(4, 3)]),
+    "sum(0)": Operation(lambda a: a.sum(0), [(4, 3)]),
+    "sum(1) of a square": Operation(
+        lambda a: a.sum(1),
+        [(3, 3)],
+        {"stretched along the wrong axis: the one that was summed has to come back first": lambda a, u: (u + 0 * a,)},
+    ),
+    "sum(1, keepdim=True)": Operation(lambda a: a.sum(1, keepdim=True), [(4, 3)]),
+    "mean(1)": Operation(
+        lambda a: a.mean(1),
+        [(4, 3)],
+        {
+            "each element has slope 1/n in a mean of n, and that factor is missing": lambda a, u: (u[:, None] + 0 * a,),
+            "divided by the number of all elements, where n counts those that one mean is made of": lambda a, u: (
+                (u[:, None] + 0 * a) / a.size,
+            ),
+        },
+    ),
+    "a @ b of squares": Operation(
+        lambda a, b: a @ b,
+        [(3, 3), (3, 3)],
+        {
+            "the operands were not transposed": lambda a, b, u: (u @ b, a @ u),
+            "the other operand is on the wrong side": lambda a, b, u: (b.T @ u, u @ a.T),
+            "the gradients of the two operands were exchanged": lambda a, b, u: (a.T @ u, u @ b.T),
+        },
+    ),
+    "a @ b": Operation(lambda a, b: a @ b, [(4, 3), (3, 2)]),
+    "a constant @ b": Operation(lambda b: shared.tensor(CONSTANT) @ b, [(3, 2)]),
+    "a @ b of stacks": Operation(
+        lambda a, b: a @ b,
+        [(3, 3, 3), (3, 3, 3)],
+        {
+            "all axes were reversed, the stack's too, where a matrix exchanges its last two": lambda a, b, u: (
+                u @ b.T,
+                a.T @ u,
+            )
+        },
+    ),
+    "a stack @ one matrix": Operation(lambda a, b: a @ b, [(2, 4, 3), (3, 2)]),
+    "transpose": Operation(lambda a: a.T, [(4, 3)]),
+    "reshape": Operation(lambda a: a.reshape(2, 6), [(4, 3)]),
+    "expand": Operation(lambda a: a.expand(4, 3), [(3,)]),
+    "slice": Operation(
+        lambda a: a[1:, ::2], [(4, 3)], {"elements outside the slice have slope 0": lambda a, u: (1 + 0 * a,)}
+    ),
 }
+
+
+def nudged(apply: Callable[..., shared.Tensor], arrays: list[np.ndarray], i: int, u: np.ndarray) -> np.ndarray:
+    """The gradient of Σ u·apply(arrays) for input i, by central differences, an element at a time."""
+    numerical = np.empty_like(arrays[i])
+    for index in np.ndindex(arrays[i].shape):
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = [a.copy() for a in arrays]
+            moved[i][index] += step
+            ends.append((apply(*[shared.tensor(a) for a in moved]).numpy() * u).sum())
+        numerical[index] = (ends[0] - ends[1]) / 2e-5
+    return numerical
 
 
 def test_operations_agree_with_finite_differences():
     rng = np.random.default_rng(2)
     wrong = []
-    for name, (operation, shapes) in OPERATIONS.items():
-        arrays = [rng.uniform(0.5, 1.5, shape) for shape in shapes]  # away from zero, for log and division
+    for name, operation in OPERATIONS.items():
+        arrays = [rng.uniform(0.5, 1.5, shape) for shape in operation.shapes]  # away from zero, for log and division
         tensors = [leaf(a) for a in arrays]
-        output = operation(*tensors)
+        output = operation.apply(*tensors)
         u = rng.standard_normal(output.shape)
         try:
-            (output * shared.tensor(u)).sum().backward()
-        except ValueError as error:
-            wrong.append(f"{name} on shapes {shapes}: backward raised {error}")
+            output.backward(shared.tensor(u))
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            wrong.append(explained(f"{name} on shapes {operation.shapes}", error))
             continue
         for i, (array, t) in enumerate(zip(arrays, tensors, strict=True)):
-            numerical = np.empty_like(array)
-            for index in np.ndindex(array.shape):
-                ends = []
-                for step in (1e-5, -1e-5):
-                    moved = [a.copy() for a in arrays]
-                    moved[i][index] += step
-                    ends.append((operation(*[shared.tensor(a) for a in moved]).numpy() * u).sum())
-                numerical[index] = (ends[0] - ends[1]) / 2e-5
-            assert t.grad is not None, f"{name}: input {i} received no gradient"
-            if t.grad.shape != array.shape or not np.allclose(t.grad.numpy(), numerical, rtol=1e-6, atol=1e-8):
-                found = t.grad.numpy()
-                ratio = f", a ratio of {found.flat[0] / numerical.flat[0]:.4g}" if found.shape == array.shape else ""
-                wrong.append(
-                    f"{name}, input {i} of shape {array.shape}: differences give {numerical.flat[0]:.6f} for its "
-                    f"first element, backward gives {found.flat[0]:.6f} in an array of shape {found.shape}{ratio}"
-                )
+            numerical = nudged(operation.apply, arrays, i, u)
             assert np.abs(numerical).max() > 1e-3, (
                 f"{name}: the output does not depend on input {i}; its forward is wrong"
             )
-    assert not wrong, "wrong gradients: " + "\n  ".join(wrong)
+            mistakes = {text: gradients(*arrays, u)[i] for text, gradients in operation.mistakes.items()}
+            try:
+                compare(f"{name}, input {i} of shape {array.shape}, against differences", t.grad, numerical, mistakes)
+            except (AssertionError, pytest.fail.Exception) as failure:
+                wrong.append(str(failure))
+    assert not wrong, f"{len(wrong)} wrong gradients:\n  " + "\n  ".join(wrong)
 
 
 def wrong_tanh(
@@ -410,16 +572,71 @@ def wrong_tanh(
     return lambda x: WrongTanh()(x)
 
 
+class Square(Function):
+    """x², with a gradient of 0, so that gradcheck has to say what it measured."""
+
+    def forward(self, x):
+        return x * x
+
+    def backward(self, grad):
+        return grad * 0.0
+
+
 def test_gradcheck_rejects_wrong_gradients():
+    one, seen = leaf([1.5]), []
+
+    def square(x: shared.Tensor) -> shared.Tensor:
+        seen.append(float(x.detach().numpy()[0]))
+        return Square()(x)
+
+    told = "it accepts a gradient of 0"
+    try:
+        gradcheck(square, one, eps=0.1, fast=False)
+    except (AssertionError, ValueError) as error:
+        told = str(error)
+    assert one.detach().numpy()[0] == 1.5, (
+        f"gradcheck moved its input from 1.5 to {one.item()} and left it there: keep a copy of the old values (not the "
+        f"array itself), and put them back"
+    )
+    assert any(value > 1.5 for value in seen) and any(value < 1.5 for value in seen), (
+        f"gradcheck called the function at {sorted(set(seen))} alone, so that no difference can show: the input's own "
+        f"memory has to change, to both sides"
+    )
+    measured = re.search(r"differences give (\S+)", told)
+    assert measured, f"gradcheck was given x² with a backward that returns 0, and should measure 3 at 1.5, but {told}"
+    compare(
+        "the slope that gradcheck measures of x² at 1.5 with eps=0.1: exactly 3 from both sides, (1.6² - 1.4²) / 0.2",
+        float(measured[1]),
+        3.0,
+        {
+            "one-sided, (f(x + eps) - f(x)) / eps: its error falls with eps alone, not with its square": 3.1,
+            "one-sided, (f(x) - f(x - eps)) / eps: its error falls with eps alone, not with its square": 2.9,
+            "the two ends are 2 eps apart, and it was divided by eps": 6.0,
+            "half of the slope: from the middle to one end, divided by 2 eps": 1.55,
+            "the sign is wrong: which end is subtracted from which?": -3.0,
+        },
+    )
+
     x = leaf(np.random.default_rng(3).standard_normal((4, 3)))
+    values = x.detach().numpy().copy()
     right = wrong_tanh(lambda g, h: g * (1 - h * h))
     for fast in (True, False):
-        assert gradcheck(right, x, fast=fast, raise_exception=False), (
+        accepted = gradcheck(right, x, fast=fast, raise_exception=False)
+        gap = np.abs(x.detach().numpy() - values).max()
+        assert gap == 0, (
+            f"after gradcheck(fast={fast}) the input differs from what it was by up to {gap:.1e}: (x + d) - d rounds; "
+            f"put back a copy of the old values"
+        )
+        assert accepted, (
             f"gradcheck(fast={fast}) rejects the right gradient of tanh: is the difference central, is eps near "
             f"1e-6, and is the comparison relative?"
         )
         assert gradcheck(lambda x: (x * x * x).sum(), x, fast=fast, raise_exception=False), (
             f"gradcheck(fast={fast}) rejects x·x·x: it, or the product, or the walk is wrong; see the other tests first"
+        )
+        assert gradcheck(lambda x: x * 1e9, x, fast=fast, raise_exception=False), (
+            f"gradcheck(fast={fast}) rejects the right gradient of x · 1e9: the difference that is allowed has to grow "
+            f"with the gradient, atol + rtol · |numerical|"
         )
     mistakes = {
         "a missing factor": lambda g, h: g,
@@ -427,15 +644,26 @@ def test_gradcheck_rejects_wrong_gradients():
         "a gradient of zero": lambda g, h: g * 0.0,
         "twice the gradient": lambda g, h: 2 * g * (1 - h * h),
         "one percent too much": lambda g, h: 1.01 * g * (1 - h * h),
+        "one percent too little": lambda g, h: 0.99 * g * (1 - h * h),
         "a constant added": lambda g, h: g * (1 - h * h) + 0.01,
         "one wrong element": lambda g, h: g * (1 - h * h) * (np.arange(12).reshape(4, 3) != 7),
         "rows in reverse order": lambda g, h: (g * (1 - h * h))[::-1].copy(),
+        "NaN": lambda g, h: g * np.nan,
     }
-    for mistake, rule in mistakes.items():
-        for fast in (True, False):
-            assert not gradcheck(wrong_tanh(rule), x, fast=fast, raise_exception=False), (
-                f"gradcheck(fast={fast}) accepts a backward of tanh with {mistake}"
+    for fast in (True, False):
+        accepted = [
+            mistake
+            for mistake, rule in mistakes.items()
+            if gradcheck(wrong_tanh(rule), x, fast=fast, raise_exception=False)
+        ]
+        hint = ""
+        if len({"one percent too much", "one percent too little"} & set(accepted)) == 1:
+            hint = ": a gap counts in one direction only; compare its size, |numerical - analytical|"
+        elif accepted == ["NaN"]:
+            hint = (
+                ": no comparison with NaN is true, so ask whether the gap is small enough, not whether it is too large"
             )
+        assert not accepted, f"gradcheck(fast={fast}) accepts a backward of tanh with {', '.join(accepted)}{hint}"
     with pytest.raises(AssertionError, match="[Ff]inite differences"):
         gradcheck(wrong_tanh(mistakes["a missing factor"]), x)
 
@@ -448,26 +676,27 @@ def test_hand_derived_network_gradients_match_the_engine():
     e = network(shared.tensor(x), q) - shared.tensor(TARGETS)
     engine_loss = (e**2).mean()
     assert abs(engine_loss.item() - loss) < 1e-9, f"loss by hand {loss:.4f}, by the engine {engine_loss.item():.4f}"
-    engine_loss.backward()
-    h = np.tanh(x @ FIRST["w1"] + FIRST["b1"])
+    backward("the 2-3-1 network of note 06", engine_loss)
+    z = x @ FIRST["w1"] + FIRST["b1"]
+    h = np.tanh(z)
     to_p = 2 * (h @ FIRST["w2"] + FIRST["b2"] - TARGETS) / 4
-    for name in (
-        "b2",
-        "w2",
-        "b1",
-        "w1",
-    ):  # from the last layer backwards: the first that fails is the culprit
+    for name in ("b2", "w2", "b1", "w1"):  # from the last layer backwards: the first that fails is the culprit
         mistakes = {
             "half of it: the 2 of the square is missing": gradients[name] / 2,
             "four times as much: the mean over the flowers is missing": gradients[name] * 4,
             "a fourth of it: averaged over the flowers where the uses must be summed": gradients[name] / 4,
         }
-        if name == "w1":
-            mistakes["the factor 1 - h*h of tanh is missing"] = x.T @ (to_p @ FIRST["w2"].T)
         if name == "b2":
             mistakes["the first flower alone: the uses of a stretched bias must be summed"] = to_p[0]
-        if name == "b1":
-            mistakes["the factor 1 - h*h of tanh is missing"] = (to_p @ FIRST["w2"].T).sum(0)
+        if name in ("b1", "w1"):
+            slopes = {
+                "the factor 1 - h*h of tanh is missing": 1.0,
+                "the factor of tanh is 1 - h where 1 - h*h is right": 1 - h,
+                "the factor of tanh was computed from its input, where its output is right": 1 - z * z,
+            }
+            for mistake, slope in slopes.items():
+                to_z = to_p @ FIRST["w2"].T * slope
+                mistakes[mistake] = to_z.sum(0) if name == "b1" else x.T @ to_z
         compare(f"the gradient of {name} of the 2-3-1 network (note 06)", q[name].grad, gradients[name], mistakes)
 
 
