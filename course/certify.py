@@ -14,9 +14,9 @@ from typing import Any
 
 from . import outcomes, sources, warm
 from .checking import judge
-from .outcomes import FAILED, PASSED, SKIPPED
+from .outcomes import FAILED
 from .preflight import Problem, problems
-from .sprints import ROOT, Exercise, Sprint, load_sprints
+from .sprints import ROOT, CourseError, Exercise, Sprint, load_sprints
 from .testing import LIMIT
 from .workspace import BROKEN, MISSING, NOT_STARTED, STUB, WRITTEN, Workspace
 
@@ -65,56 +65,79 @@ def isolated(
         "SHARED_REFERENCE": ",".join([*others, *(problem.module for problem in broken)]),
     }
     tests = tests_of(sprint, exercise)
-    return warm.Job(exercise.key, tests, variables, (f"--time-limit={limit:g}",), (limit + 5) * len(tests) + 30)
+    options = (f"--time-limit={limit:g}", "--no-preflight")
+    return warm.Job(exercise.key, tests, variables, options, (limit + 5) * len(tests) + 30)
 
 
-def verdicts(
+def whole(sprint: Sprint, workspace: Workspace, limit: float = LIMIT) -> warm.Job:
+    """The job that runs all of a sprint's tests on a workspace as it stands."""
+    variables = {"SHARED_WORKSPACE": str(workspace.folder)}
+    seconds = (limit + 5) * max(10, len(sprint.milestones)) + 60
+    return warm.Job(
+        sprint.folder.name, (f"sprints/{sprint.folder.name}/tests",), variables, (f"--time-limit={limit:g}",), seconds
+    )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a workspace is worth in one sprint; `milestones` is empty where only single exercises were asked for."""
+
+    sprint: Sprint
+    milestones: dict[str, dict[str, Any]]
+    verdicts: list[Verdict]
+    seconds: float
+
+
+def certify(
     sprint: Sprint,
     workspace: Workspace,
-    milestones: dict[str, dict[str, Any]],
     exercises: Iterable[Exercise] | None = None,
     root: Path = ROOT,
     limit: float = LIMIT,
-) -> list[Verdict]:
-    """The verdict on each exercise; `milestones` are the results on the workspace as it is ({}: not run)."""
+) -> Certificate:
+    """Judge the sprint on a workspace: milestones and all exercises, or only the `exercises` given.
+
+    Raises CourseError where the tests could not be run at all.
+    """
     chosen = list(sprint.exercises if exercises is None else exercises)
-    states = {exercise.key: workspace.state(exercise) for exercise in chosen}
-    broken: list[Problem] | None = None
     found: dict[str, Verdict] = {}
-    jobs = []
+    jobs = [whole(sprint, workspace, limit)] if exercises is None else []
+    broken = problems(workspace)
     for exercise in chosen:
-        state, code = states[exercise.key], workspace.code(exercise)
+        state, code = workspace.state(exercise), workspace.code(exercise)
         if state in (NOT_STARTED, STUB):
             found[exercise.key] = Verdict(exercise, state)
             continue
-        if broken is None:
-            broken = problems(workspace)
         modules = {sources.split(target, workspace.root)[0] for target in exercise.targets}
         problem = next((p for p in broken if p.module in modules), None)
         if problem or state in (BROKEN, MISSING):
             found[exercise.key] = Verdict(exercise, FAILING, problem.text if problem else state, code)
-        elif milestones and all(milestones[id]["outcome"] in (PASSED, SKIPPED) for id in exercise.milestones):
-            found[exercise.key] = Verdict(exercise, PASSING, "", code)
         else:
             jobs.append(isolated(sprint, exercise, workspace, broken, limit))
     by_key = {exercise.key: exercise for exercise in chosen}
+    milestones: dict[str, dict[str, Any]] = {}
+    seconds = 0.0
     for result in warm.run(jobs, min(2, os.cpu_count() or 1), root):
+        if result.key not in by_key:
+            milestones, seconds = milestone_results(sprint, result.tests), result.seconds
+            if not result.tests:
+                raise CourseError(f"pytest could not run the tests of sprint {sprint.label}:\n{result.output[-2000:]}")
+            continue
         exercise = by_key[result.key]
         failure = next((t["message"] for t in result.tests.values() if t["outcome"] == FAILED), None)
         if failure is None and result.exit_code != 0:
             failure = "its tests did not end in time" if result.exit_code is None else result.output.strip()[-500:]
         standing = PASSING if failure is None else FAILING
         found[result.key] = Verdict(exercise, standing, failure or "", workspace.code(exercise))
-    return [found[exercise.key] for exercise in chosen]
+    return Certificate(sprint, milestones, [found[exercise.key] for exercise in chosen], seconds)
 
 
-def record(verdict: Verdict, root: Path = ROOT) -> None:
-    """Store a verdict on something the learner wrote."""
-    if verdict.standing in (PASSING, FAILING):
-        message = verdict.message.partition("\n")[0]
-        outcomes.note(
-            verdict.exercise, root, outcome=verdict.standing, message=message, code=verdict.code, checked=outcomes.now()
-        )
+def record(verdict: Verdict, root: Path = ROOT) -> str | None:
+    """Store a verdict on something the learner wrote. Returns a warning where the old record was damaged."""
+    if verdict.standing not in (PASSING, FAILING):
+        return None
+    values = {"outcome": verdict.standing, "message": verdict.message.partition("\n")[0], "code": verdict.code}
+    return outcomes.note(verdict.exercise, root, **values, checked=outcomes.now())
 
 
 def standing(exercise: Exercise, workspace: Workspace, noted: dict[str, Any]) -> str:

@@ -31,15 +31,25 @@ class Check:
         return self.exit_code == 0 and all(m["outcome"] in (PASSED, SKIPPED) for m in self.milestones.values())
 
 
-def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q",)) -> Check:
-    """Run the sprint's tests in a process of their own, whose output is shown, and sum up per milestone."""
+def check(sprint: Sprint, root: Path = ROOT, arguments: tuple[str, ...] = ("-q", "--reference")) -> Check:
+    """Run the sprint's tests on the reference, in a process whose output is shown, and sum up per milestone."""
     folder = sprint.folder / "tests"
     if not folder.is_dir():
         raise CourseError(f"sprints/{sprint.folder.name} has no tests folder.")
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
         variables = environment(root, ROOT, COURSE_REPORT=str(report))
-        command = [sys.executable, "-m", "pytest", "-p", "course.recorder", f"--rootdir={root}", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "course.recorder",
+            "-p",
+            "course.testing",
+            f"--rootdir={root}",
+            *arguments,
+        ]
         started = time.perf_counter()
         sys.stdout.flush()
         done = subprocess.run([*command, str(folder)], cwd=root, env=variables)

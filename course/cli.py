@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .environment import environment
-from .sprints import ROOT, CourseError, find_folder, load_sprints, notebooks_of, sprint_folders
+from .sprints import ROOT, CourseError, find_folder, load_sprint, load_sprints, notebooks_of, sprint_folders
 
 app = typer.Typer(
     help="Sprint to GPT: run the course, check what you built, see how far you are.",
@@ -166,7 +166,7 @@ def run(
     checks = []
     for number, folder in enumerate(folders, 1):
         print(f"\nMilestones of {folder.name} ({number} of {len(folders)})", flush=True)
-        checks.append(running.check_and_record(folder))
+        checks.append(running.check_reference(folder))
     for path, error in failures:
         print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
     per_sprint = {f.name: sum(s for path, s in seconds.items() if f in path.parents) for f in folders}
@@ -178,16 +178,75 @@ def run(
     print("Every notebook ran and no milestone failed.")
 
 
-@app.command()
-def check(sprint: SprintName = None) -> None:
-    """Run the milestone tests of one sprint (or all), and record what passed under progress/."""
-    from . import running
+# ---------------------------------------------------------------- exercises
 
-    folders = [find_folder(sprint)] if sprint else sprint_folders()
-    checks = [running.check_and_record(folder) for folder in folders]
-    running.print_milestones([c for c in checks if c], {})
-    if not all(c and c.ok for c in checks) or not checks:
-        raise CourseError("not every milestone is reached.")
+ExerciseNumber = Annotated[int, typer.Argument(metavar="K", help="The exercise's number in its sprint.")]
+OneSprint = Annotated[str, typer.Argument(metavar="NN", help="Sprint number, e.g. 03.")]
+
+
+@app.command()
+def start(
+    sprint: SprintName = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Every exercise of every sprint: build the whole framework.")
+    ] = False,
+) -> None:
+    """Put the modules of a sprint's exercises into workspace/, their bodies blanked; what you wrote there stays."""
+    from . import exercises
+
+    if (sprint is None) != from_scratch:
+        raise CourseError("name the sprint to start (course start 01), or --from-scratch for all of them.")
+    exercises.start(load_sprints() if sprint is None else [load_sprint(find_folder(sprint))])
+
+
+@app.command()
+def reset(
+    sprint: OneSprint,
+    exercise: Annotated[
+        int | None, typer.Argument(metavar="[K]", help="One exercise; all of the sprint's without.")
+    ] = None,
+) -> None:
+    """Put the stub of an exercise back, or of all of a sprint's. Your text is kept under workspace/backup/."""
+    from . import exercises
+
+    exercises.reset(load_sprint(find_folder(sprint)), exercise)
+
+
+@app.command()
+def hint(
+    sprint: OneSprint,
+    exercise: ExerciseNumber,
+    again: Annotated[bool, typer.Option("--again", help="Only the hints you have had already.")] = False,
+) -> None:
+    """Give the next of an exercise's three hints."""
+    from . import exercises
+
+    exercises.hint(load_sprint(find_folder(sprint)), exercise, again)
+
+
+@app.command()
+def solution(
+    sprint: OneSprint,
+    exercise: ExerciseNumber,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even before a first attempt.")] = False,
+) -> None:
+    """Show the difference between your version of an exercise and the reference's."""
+    from . import exercises
+
+    exercises.solution(load_sprint(find_folder(sprint)), exercise, yes)
+
+
+@app.command()
+def check(
+    sprint: SprintName = None,
+    exercise: Annotated[int | None, typer.Argument(metavar="[K]", help="Judge only this exercise.")] = None,
+) -> None:
+    """Test what you built, record it under progress/, and show it: a sprint, one exercise, or all you have started."""
+    from . import exercises
+
+    sprints = [load_sprint(find_folder(sprint))] if sprint else load_sprints()
+    if not exercises.check(sprints, exercise):
+        raise typer.Exit(1)
 
 
 # ---------------------------------------------------------------- data

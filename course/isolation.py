@@ -102,8 +102,9 @@ def _died(item: pytest.Item, status: int | None, limit: float, seconds: float, t
         text = f"it ended its process with exit code {os.waitstatus_to_exitcode(status)}"
     at = next(((f, line, name) for f, line, name in frames if "/shared/" in f.replace(os.sep, "/")), None)
     if at:
-        line = _line(at[0], int(at[1]))
-        text += f" It was in `{at[2]}`, {at[0]}:{at[1]}" + (f": `{line}`" if line else "")
+        line, path = _line(at[0], int(at[1])), Path(at[0])
+        where = path.relative_to(item.config.rootpath) if path.is_relative_to(item.config.rootpath) else path
+        text += f" It was in `{at[2]}`, {where}:{at[1]}" + (f": `{line}`" if line else "")
     report = _report(item, text, seconds)
     report.frames = [(file, int(line)) for file, line, _ in reversed(frames)]  # type: ignore[attr-defined]
     return report

@@ -1,4 +1,4 @@
-"""The learner's record: which milestones passed and what became of each exercise. progress/outcomes.json, not in git."""
+"""The learner's record, progress/outcomes.json, which git ignores: milestones passed, and each exercise's fate."""
 
 from __future__ import annotations
 

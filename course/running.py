@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from functools import partial
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import notebooks, outcomes
+from . import notebooks
 from .checking import Check
 from .checking import check as run_tests
 from .sprints import CourseError, load_sprint, notebooks_of
@@ -66,17 +67,13 @@ def execute_all(folders: list[Path], write: bool) -> tuple[dict[Path, float], li
     return seconds, failures
 
 
-def check_and_record(folder: Path) -> Check | None:
-    """Run and record one sprint's milestones; None, with a message, where its tests could not be run."""
+def check_reference(folder: Path) -> Check | None:
+    """Run one sprint's milestones on the reference; None, with a message, where its tests could not be run."""
     try:
-        sprint = load_sprint(folder)
-        result = run_tests(sprint)
+        return run_tests(load_sprint(folder))
     except CourseError as error:
         print(f"course: {error}", file=sys.stderr)
         return None
-    if warning := outcomes.save(sprint, result.milestones):
-        print(f"course: {warning}", file=sys.stderr)
-    return result
 
 
 def print_milestones(checks: list[Check], notebook_seconds: dict[str, float]) -> None:
@@ -96,13 +93,23 @@ def print_milestones(checks: list[Check], notebook_seconds: dict[str, float]) ->
             outcome = f"[{STYLES[entry['outcome']]}]{entry['outcome']}[/]"
             remark = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in entry["measured"].items())
             if entry["outcome"] != "passed":
-                remark = entry["message"].partition("\n")[0]
+                remark = waiting(entry["message"]) or entry["message"].partition("\n")[0]
             text = escape(milestone.text) + (f"\n[dim]{escape(remark)}[/]" if remark else "")
             table.add_row("", text, outcome, f"{entry['seconds']:.2f}")
         table.add_row()
     console.print("\n[bold]Milestones[/]\n", table)
     states = [entry["outcome"] for result in checks for entry in result.milestones.values()]
     console.print(f"{states.count('passed')} of {len(states)} milestones reached.")
+
+
+def waiting(message: str) -> str | None:
+    """What a stub's message says in a table's row; None for any other message.
+
+    >>> waiting("NotImplementedError: Sprint 01, exercise 2: Undo broadcasting; not written yet. Read …")
+    'waits for Sprint 01, exercise 2'
+    """
+    match = re.match(r"NotImplementedError: (Sprint \d\d, exercise \d+): .*; not written yet", message)
+    return f"waits for {match[1]}" if match else None
 
 
 def _short(value: object) -> str:

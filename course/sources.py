@@ -16,7 +16,7 @@ STUB = "raise NotImplementedError("
 
 @dataclass(frozen=True)
 class Found:
-    """One function in a source: its lines counted from 1, its text, what it does as a hash, and whether it is a stub."""
+    """One function in a source: its lines counted from 1, its text, a hash of its code, and whether it is a stub."""
 
     first: int
     last: int
@@ -100,7 +100,8 @@ def blanked(source: str, stubs: dict[str, tuple[str, str]]) -> str:
 
     Signature, decorators and docstring stay. Raises CourseError for a name that is not there.
 
-    >>> print(blanked("def f(x):\\n    '''Doc.'''\\n    return x  # yes\\n", {"f": ("Sprint 01, exercise 1. ", "Read")}))
+    >>> source = "def f(x):\\n    '''Doc.'''\\n    return x  # yes\\n"
+    >>> print(blanked(source, {"f": ("Sprint 01, exercise 1. ", "Read")}))
     def f(x):
         '''Doc.'''
         raise NotImplementedError(

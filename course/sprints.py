@@ -34,7 +34,7 @@ class Milestone:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One part of `shared` that the learner writes: the bodies of one or a few functions, and the tests that judge it."""
+    """One part of `shared` that the learner writes: a function or a few, and the milestones whose tests judge it."""
 
     sprint: int
     number: int

@@ -18,7 +18,7 @@ import pytest
 from . import isolation, sources
 from .preflight import Problem, problems
 from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
-from .workspace import STUB, WRITTEN, Workspace
+from .workspace import WRITTEN, Workspace
 
 VARIABLE, EXCEPTIONS = "SHARED_WORKSPACE", "SHARED_REFERENCE"
 LIMIT = 10.0
@@ -56,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder is None:
         os.environ.pop(VARIABLE, None)
         return
+    if config.option.tbstyle == "auto":
+        config.option.tbstyle = "short"  # the framework's own lines are many, the learner's few
     workspace = setting.workspace = Workspace(folder)
     os.environ[VARIABLE] = str(workspace.folder)
     setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
@@ -98,25 +100,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def describe(workspace: Workspace, exercises: list[Exercise], broken: dict[str, Problem]) -> list[str]:
-    """Lines such as `framework: autograd: yours (1 of 2 exercises written); everything else: reference`."""
-    parts, lines = [], []
+    """Lines such as `framework: yours: autograd (1 of 2 functions written); everything else: reference`."""
     kept = os.environ.get(EXCEPTIONS, "").split(",")
+    parts = [part for exercise in exercises for part in workspace.parts(exercise) if part.target not in kept]
+    names = []
     for module in workspace.modules():
         if module in kept:
             continue
-        mine = [
-            part for e in exercises for part in workspace.parts(e) if part.module == module and part.target not in kept
-        ]
-        written = sum(part.state == WRITTEN for part in mine)
-        stubs = sum(part.state == STUB for part in mine)
-        names = f" ({written} of {written + stubs} functions written)" if mine else ""
-        parts.append(f"{module.removeprefix('shared.')}: yours{names}")
-    lines.append(f"framework: {'; '.join([*parts, 'everything else: reference'])}")
+        states = [part.state for part in parts if part.module == module]
+        count = f" ({states.count(WRITTEN)} of {len(states)} functions written)" if states else ""
+        names.append(module.removeprefix("shared.") + count)
+    lines = [f"framework: yours: {', '.join(names) or 'nothing'}; everything else: reference"]
     for problem in broken.values():
         name = problem.module.removeprefix("shared.")
         lines.append(f"your {name} cannot be used, the reference stands in for it: {problem.text}")
-    lines += [f"course: {warning}" for warning in workspace.warnings]
-    return lines
+    return lines + [f"course: {warning}" for warning in workspace.warnings]
 
 
 # ---------------------------------------------------------------- which exercises a test judges
@@ -146,7 +144,8 @@ def _place(workspace: Workspace, exercise: Exercise) -> str:
     """`workspace/shared/autograd.py:214`, for the first function of the exercise that is there."""
     parts = workspace.parts(exercise)
     part = next((part for part in parts if part.line), parts[0])
-    return f"{workspace.show(workspace.file(part.module))}:{part.line}"
+    line = f":{part.line}" if part.line else ""
+    return workspace.show(workspace.file(part.module)) + line
 
 
 def _advice(workspace: Workspace, exercise: Exercise) -> str:

@@ -1,7 +1,7 @@
 """Many small runs of pytest from one process that has imported the heavy packages once.
 
-`run` starts `python -m course.warm`, which imports NumPy, Numba, scikit-learn and pytest, but never `shared`, and forks a
-child per job; the child imports `shared` as the job's variables say. Where a process cannot fork each job starts cold.
+`run` starts `python -m course.warm`, which imports NumPy, Numba, scikit-learn and pytest, but never `shared`, and forks
+a child per job; the child imports `shared` as the job's variables say. Where processes cannot fork, jobs start cold.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .environment import THREADS, environment
 from .sprints import ROOT, CourseError
 
 PRELOADED = ("numpy", "pytest", "hypothesis", "sklearn.datasets", "numba", "tqdm")
-OPTIONS = ("-q", "-p", "course.recorder", "-p", "no:cacheprovider", "--no-preflight", "--tb=short", "--no-header")
+OPTIONS = ("-q", "-p", "course.recorder", "-p", "no:cacheprovider", "--tb=short", "--no-header")
 
 
 @dataclass(frozen=True)

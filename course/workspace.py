@@ -60,7 +60,7 @@ class Workspace:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
             if record["version"] > VERSION:
                 raise CourseError(
-                    f"{self.show(self.record_path)} was written by a newer version of this course: update the repository."
+                    f"{self.show(self.record_path)} was written by a newer version of the course: update it."
                 )
             for entry in record["exercises"].values():
                 entry["started"]
@@ -72,8 +72,8 @@ class Workspace:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             aside = set_aside(self.record_path)
             self.warnings.append(
-                f"{self.show(self.record_path)} could not be read ({type(error).__name__}: {error}) and was set aside as "
-                f"{aside.name}. Your code is untouched; `course start` notes down again what you had begun."
+                f"{self.show(self.record_path)} could not be read ({type(error).__name__}: {error}) and was set aside "
+                f"as {aside.name}. Your code is untouched; `course start` notes down again what you had begun."
             )
             return empty
 

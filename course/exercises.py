@@ -1,0 +1,203 @@
+"""What the exercise commands print: start, reset, hint, solution, check."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.syntax import Syntax
+from rich.table import Table
+
+from . import outcomes, running
+from .certify import FAILING, PASSING, Certificate, certify, record
+from .checking import Check
+from .sprints import CourseError, Exercise, Sprint
+from .workspace import NOT_STARTED, STUB, WRITTEN, Workspace
+
+STYLES = {PASSING: "green", FAILING: "red", STUB: "yellow", NOT_STARTED: "dim"}
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
+def _workspace() -> Workspace:
+    workspace = Workspace()
+    for warning in workspace.warnings:
+        print(f"course: {warning}", file=sys.stderr)
+    return workspace
+
+
+def _place(workspace: Workspace, exercise: Exercise) -> str:
+    """`workspace/shared/autograd.py:214`, for each file of the exercise its first function."""
+    places: dict[str, int] = {}
+    for part in workspace.parts(exercise):
+        places.setdefault(workspace.show(workspace.file(part.module)), part.line)
+    return "\n".join(f"{path}:{line}" if line else path for path, line in places.items())
+
+
+def difficulty(level: int) -> str:
+    """
+    >>> difficulty(2)
+    '●●○○○'
+    """
+    return "●" * level + "○" * (5 - level)
+
+
+def start(sprints: list[Sprint]) -> None:
+    """Blank the exercises of `sprints` into the workspace, and say where they are."""
+    workspace = _workspace()
+    if not any(sprint.exercises for sprint in sprints):
+        raise CourseError("there are no exercises yet in " + ", ".join(sprint.label for sprint in sprints) + ".")
+    begun = workspace.start(sprints)
+    console = _console()
+    for sprint in sprints:
+        new = [exercise for exercise in begun if exercise.sprint == sprint.number]
+        if not new:
+            console.print(
+                f"Sprint {sprint.label} was started before; nothing was changed. course progress shows where you are."
+            )
+            continue
+        console.print(f"[bold]Sprint {sprint.label}, {escape(sprint.title)}[/]: {len(new)} exercises, yours to write")
+        for exercise in new:
+            effort = f"{difficulty(exercise.difficulty)}  {exercise.minutes} min"
+            console.print(f"\n{exercise.number}  [bold]{escape(exercise.title)}[/]  {effort}; read {exercise.note}")
+            console.print(Padding(_place(workspace, exercise), (0, 3)), soft_wrap=True)
+    if begun:
+        first = begun[0]
+        number = f"{first.sprint:02d} {first.number}"
+        console.print(
+            f"\nOnly their bodies are gone: signature and docstring say what to write. Begin with exercise {number}, "
+            f"then: course check {number}. Stuck: course hint {number}."
+        )
+
+
+def reset(sprint: Sprint, number: int | None) -> None:
+    """Put stubs back, and say where the replaced text went."""
+    workspace = _workspace()
+    copies = workspace.reset(sprint, None if number is None else sprint.exercise(number))
+    what = f"Exercise {number} of sprint" if number else "Every exercise of sprint"
+    print(f"{what} {sprint.label} is a stub again.")
+    for copy in copies:
+        print(f"What you had is in {workspace.show(copy)}")
+
+
+def hint(sprint: Sprint, number: int, again: bool) -> None:
+    """Print the next hint, or those given already, and count it."""
+    exercise = sprint.exercise(number)
+    had = outcomes.exercise(_record(), exercise).get("hints", 0)
+    console = _console()
+    console.print(f"[bold]{exercise.label}: {escape(exercise.title)}[/]")
+    if again or had >= len(exercise.hints):
+        for level, text in enumerate(exercise.hints[:had], 1):
+            console.print(Padding(f"{level}. {escape(text)}", (0, 2)))
+        if not had:
+            console.print("You have had no hint yet.")
+        if had >= len(exercise.hints):
+            where = f"sprints/{sprint.folder.name}/{exercise.note}"
+            console.print(
+                f"That was the last one. {where} has the idea; course solution {sprint.label} {number}, a diff."
+            )
+        return
+    console.print(Padding(f"{had + 1} of {len(exercise.hints)}. {escape(exercise.hints[had])}", (0, 2)))
+    outcomes.note(exercise, hints=had + 1)
+
+
+def solution(sprint: Sprint, number: int, yes: bool) -> None:
+    """Show the reference beside the learner's version; before an attempt, ask first."""
+    exercise = sprint.exercise(number)
+    workspace = _workspace()
+    noted = outcomes.exercise(_record(), exercise)
+    attempted = workspace.state(exercise) == WRITTEN or "outcome" in noted
+    if not attempted and not yes:
+        print(
+            f"You have not tried {exercise.label} ({exercise.title}) yet; `course hint {sprint.label} {number}` helps."
+        )
+        if not sys.stdin.isatty():
+            raise CourseError("show the solution before a first attempt? Ask again with --yes.")
+        if input("Show the solution all the same? [y/N] ").strip().lower() not in ("y", "yes"):
+            return
+    lines = workspace.diff(exercise)
+    if not lines:
+        print("Yours and the reference are the same.")
+    else:
+        Console().print(Group(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True)))
+    if noted.get("outcome") != PASSING:
+        outcomes.note(exercise, consulted=True)
+
+
+def check(sprints: list[Sprint], number: int | None) -> bool:
+    """Judge and record what the learner wrote; without a start, run the tests on the reference and say so."""
+    workspace = _workspace()
+    console = _console()
+    started = [sprint for sprint in sprints if any(map(workspace.started, sprint.exercises))]
+    if not started:
+        if number is not None:
+            raise CourseError(f"you have not started sprint {sprints[0].label}: course start {sprints[0].label}.")
+        checks = [found for sprint in sprints if (found := running.check_reference(sprint.folder))]
+        running.print_milestones(checks, {})
+        names = ", ".join(sprint.label for sprint in sprints)
+        console.print(f"This was the reference: you have not started sprint {names}, and nothing is recorded.")
+        return len(checks) == len(sprints) and all(found.ok for found in checks)
+    good = True
+    for sprint in started:
+        exercises = None if number is None else [sprint.exercise(number)]
+        with console.status(f"Testing sprint {sprint.label} on your framework"):
+            certificate = certify(sprint, workspace, exercises)
+        if certificate.milestones:
+            _warn(outcomes.save(sprint, certificate.milestones))
+            running.print_milestones([Check(sprint, certificate.milestones, certificate.seconds, 0)], {})
+        for verdict in certificate.verdicts:
+            _warn(record(verdict))
+        _print_verdicts(console, certificate, workspace)
+        good &= all(verdict.standing == PASSING for verdict in certificate.verdicts)
+        good &= all(entry["outcome"] in ("passed", "skipped") for entry in certificate.milestones.values())
+    return good
+
+
+def _print_verdicts(console: Console, certificate: Certificate, workspace: Workspace) -> None:
+    """Each exercise by itself, what is wrong with the first failing one, and what to do next."""
+    sprint = certificate.sprint
+    table = Table("", "Exercise", "By itself", "", box=None, pad_edge=False)
+    for verdict in certificate.verdicts:
+        standing = f"[{STYLES[verdict.standing]}]{verdict.standing}[/]"
+        remark = escape(_short(verdict.message))
+        table.add_row(str(verdict.exercise.number), escape(verdict.exercise.title), standing, f"[dim]{remark}[/]")
+    console.print("[bold]Exercises[/], each among right versions of the others\n", table, sep="\n")
+    failing = next((verdict for verdict in certificate.verdicts if verdict.standing == FAILING), None)
+    stub = next((verdict for verdict in certificate.verdicts if verdict.standing == STUB), None)
+    if failing:
+        one = failing.exercise
+        console.print(f"\n[bold]{one.label}, {escape(one.title)}[/] ({_place(workspace, one)})")
+        console.print(Padding(escape(failing.message.strip()), (0, 2)))
+        console.print(
+            f"Read sprints/{sprint.folder.name}/{one.note}; course hint {sprint.label} {one.number}; "
+            f"the whole failure: pytest sprints/{sprint.label}_*"
+        )
+    elif stub:
+        one = stub.exercise
+        console.print(
+            f"\nNext: exercise {one.number}, {escape(one.title)} ({_place(workspace, one)}), {one.minutes} minutes."
+        )
+        console.print(f"Read sprints/{sprint.folder.name}/{one.note}, then course check {sprint.label} {one.number}.")
+    elif certificate.milestones and all(m["outcome"] == "passed" for m in certificate.milestones.values()):
+        console.print(f"\nSprint {sprint.label} is done, on your own framework.")
+
+
+def _short(message: str) -> str:
+    first = message.strip().partition("\n")[0]
+    return first if len(first) <= 120 else first[:117] + "…"
+
+
+def _record() -> dict:
+    found, warning = outcomes.load()
+    _warn(warning)
+    return found
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        print(f"course: {warning}", file=sys.stderr)
