@@ -249,6 +249,20 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def mutants(
+    sprint: SprintName = None,
+    name: Annotated[str | None, typer.Option("--name", help="Only the mutants whose name contains this.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Renew tests/mutants.json, for the scoreboard.")] = False,
+) -> None:
+    """Put each classic bug into the framework and see whether the milestone tests catch and explain it."""
+    from . import exercises
+
+    sprints = [load_sprint(find_folder(sprint))] if sprint else load_sprints()
+    if not exercises.mutants(sprints, name or "", write):
+        raise typer.Exit(1)
+
+
 # ---------------------------------------------------------------- data
 
 

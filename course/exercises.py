@@ -187,6 +187,40 @@ def _print_verdicts(console: Console, certificate: Certificate, workspace: Works
         console.print(f"\nSprint {sprint.label} is done, on your own framework.")
 
 
+def mutants(sprints: list[Sprint], name: str, write: bool) -> bool:
+    """Run the mutants of `sprints` whose name contains `name`; True where all were killed."""
+    from tqdm import tqdm
+
+    from . import mutants as classic
+
+    if name and write:
+        raise CourseError("--write renews the whole scoreboard: leave --name out.")
+    chosen = {sprint.label: [m for m in classic.load(sprint) if name in m.name] for sprint in sprints}
+    console, good = _console(), True
+    for sprint in sprints:
+        if not chosen[sprint.label]:
+            continue
+        with tqdm(total=len(chosen[sprint.label]), unit="mutant", disable=not sys.stderr.isatty()) as bar:
+            fates = classic.run(chosen[sprint.label], on_done=lambda _, bar=bar: bar.update())
+        table = Table("", "Mutant", "Failed", "Said", box=None, pad_edge=False)
+        for fate in fates:
+            state = "[green]killed[/]" if fate.killed else "[red]survived[/]"
+            remark = fate.said if fate.killed else f"expected: {fate.mutant.message}"
+            table.add_row(state, fate.mutant.name, str(len(fate.failed)), escape(_short(remark)))
+        console.print(f"\n[bold]Sprint {sprint.label}[/]", table)
+        for fate in fates:
+            if not fate.killed:
+                console.print(f"\n[red]{fate.mutant.name}[/] survived; what its tests said:")
+                for message in fate.messages or ("nothing: they all passed",):
+                    console.print(Padding(escape(message[:600]), (0, 2)))
+        killed = sum(fate.killed for fate in fates)
+        console.print(f"{killed} of {len(fates)} killed, each by a message that names the mistake.")
+        good &= killed == len(fates)
+        if write and killed == len(fates):
+            classic.write_board(sprint, fates)
+    return good
+
+
 def _short(message: str) -> str:
     first = message.strip().partition("\n")[0]
     return first if len(first) <= 120 else first[:117] + "…"

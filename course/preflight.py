@@ -35,7 +35,7 @@ def problems(workspace: Workspace) -> list[Problem]:
     """Every module of the workspace that cannot be used, each with a sentence that names file and line."""
     found = []
     for module in workspace.modules():
-        if text := _static_problem(workspace, module):
+        if text := static_problem(workspace, module):
             found.append(Problem(module, text))
     while len(found) < len(workspace.modules()):
         problem = _import_problem(workspace, [p.module for p in found])
@@ -45,7 +45,7 @@ def problems(workspace: Workspace) -> list[Problem]:
     return found
 
 
-def _static_problem(workspace: Workspace, module: str) -> str | None:
+def static_problem(workspace: Workspace, module: str) -> str | None:
     path = workspace.file(module)
     where = workspace.show(path)
     if not (workspace.root / sources.module_path(module)).exists():
