@@ -46,6 +46,7 @@ def problems(workspace: Workspace) -> list[Problem]:
 
 
 def static_problem(workspace: Workspace, module: str) -> str | None:
+    """What is wrong with a module of the workspace as a text, without importing it; None where nothing is."""
     path = workspace.file(module)
     where = workspace.show(path)
     if not (workspace.root / sources.module_path(module)).exists():
