@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 
 import shared
 from shared.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
+    RandomSampler,
     RunningStatistics,
     Subset,
     TensorDataset,
@@ -26,6 +29,14 @@ from shared.data import (
 )
 
 SEVEN = np.array([[0, 255, 255, 255], [0, 0, 0, 255], [0, 0, 255, 0], [0, 0, 255, 0]], dtype=np.uint8)
+
+
+def likeness(found: np.ndarray, mistakes: dict[str, np.ndarray], rtol: float = 1e-5) -> str:
+    """What `found` looks like: the first of the known mistakes, {what it is: what it gives}, that gives the same."""
+    for what, wrong in mistakes.items():
+        if np.shape(found) == np.shape(wrong) and np.allclose(found, wrong, rtol=rtol, atol=1e-9):
+            return f"your numbers match {what}"
+    return "they match none of the usual mistakes"
 
 
 class Numbers(Dataset):
@@ -42,6 +53,18 @@ class Numbers(Dataset):
         return index
 
 
+class AtOnce(Numbers):
+    """The same numbers, with a way to get several at once; notes the lists it was asked for."""
+
+    def __init__(self, length: int):
+        super().__init__(length)
+        self.lists: list[list[int]] = []
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        self.lists.append(list(indices))
+        return list(indices)
+
+
 def epoch(loader) -> list[list[int]]:
     return [np.asarray(batch).tolist() for batch in loader]
 
@@ -49,18 +72,36 @@ def epoch(loader) -> list[list[int]]:
 # ------------------------------------------------------------------------------------------ batches and order
 
 
-@pytest.mark.parametrize("length, batch_size, shuffle", [(6, 4, False), (6, 4, True), (7, 1, True), (5, 8, False)])
-def test_an_epoch_visits_every_example_exactly_once(length, batch_size, shuffle):
-    dataset = Numbers(length)
-    batches = epoch(DataLoader(dataset, batch_size=batch_size, shuffle=shuffle))
-    seen = list(itertools.chain(*batches))
-    missing, repeated = sorted(set(range(length)) - set(seen)), sorted({i for i in seen if seen.count(i) > 1})
-    why = "are indices drawn with replacement?" if repeated else "is the short last batch lost?"
-    assert not missing, f"examples {missing} of {length} never came, {repeated or 'none'} came twice: {why}"
-    assert not repeated, f"examples {repeated} came more than once: does a batch start where the last one began?"
-    assert dataset.asked == [1] * length, f"__getitem__ was called {dataset.asked} times per example, not once each"
-    if not shuffle:
-        assert seen == list(range(length)), f"without shuffle the order is 0, 1, 2, …, but it was {seen}"
+def test_an_epoch_visits_every_example_exactly_once():
+    for length, batch_size, shuffle in [(6, 4, False), (6, 4, True), (7, 1, True), (5, 8, False)]:
+        case = f"{length} examples in batches of {batch_size}, shuffle={shuffle}"
+        dataset = Numbers(length)
+        batches = epoch(DataLoader(dataset, batch_size=batch_size, shuffle=shuffle))
+        seen = list(itertools.chain(*batches))
+        missing, repeated = sorted(set(range(length)) - set(seen)), sorted({i for i in seen if seen.count(i) > 1})
+        assert not (missing and repeated), (
+            f"{case}: {missing} never came and {repeated} came more than once: are indices drawn with replacement?"
+        )
+        assert not missing, f"{case}: {missing} never came, the batches are {batches}: is the short last batch lost?"
+        assert not repeated, f"{case}: {repeated} came more than once: does a batch start where the last one began?"
+        assert dataset.asked == [1] * length, f"{case}: __getitem__ was called {dataset.asked} times, not once each"
+        if not shuffle:
+            assert seen == list(range(length)), f"{case}: the order is 0, 1, 2, …, but it was {seen}"
+
+    single = epoch(DataLoader(Numbers(3), batch_size=None))
+    assert single == [0, 1, 2], f"batch_size=None hands over 0, 1, 2 one by one and not in lists, but got {single}"
+    dataset = AtOnce(5)
+    assert epoch(DataLoader(dataset, batch_size=4)) == [[0, 1, 2, 3], [4]]
+    assert dataset.lists == [[0, 1, 2, 3], [4]], (
+        f"a dataset with __getitems__ is asked once for each batch, for the whole list, but it was asked for "
+        f"{dataset.lists} at once, and one by one {sum(dataset.asked)} times"
+    )
+
+
+def endless() -> Iterator[int]:
+    """0, 1, 2, … up to where it is plain that nobody will stop asking."""
+    yield from range(1000)
+    pytest.fail("1,000 indices were taken before the first batch of 3 was given: is the whole order read at first?")
 
 
 def test_the_short_last_batch_is_kept_or_dropped_as_asked():
@@ -75,9 +116,23 @@ def test_the_short_last_batch_is_kept_or_dropped_as_asked():
         loader = DataLoader(Numbers(length), batch_size=size, drop_last=drop_last)
         sizes = [len(batch) for batch in epoch(loader)]
         case = f"{length} examples in batches of {size}, drop_last={drop_last}"
-        assert sizes == expected, f"{case}: the batches have sizes {sizes}, expected {expected}"
+        why = ""
+        if drop_last and sum(sizes) > sum(expected):
+            why = "; the short batch was kept although it was to be dropped"
+        elif 0 in sizes:
+            why = "; an empty batch came where no examples were left"
+        elif not drop_last and sum(sizes) < length:
+            why = "; the short batch was dropped although it was to be kept"
+        assert sizes == expected, f"{case}: the batches have sizes {sizes}, expected {expected}{why}"
         rule = "⌊N/B⌋ when dropping, else ⌈N/B⌉"
         assert len(loader) == len(expected), f"{case}: len(loader) is {len(loader)}, expected {len(expected)} ({rule})"
+
+    lists = list(BatchSampler(range(5), 2, False))
+    assert lists == [[0, 1], [2, 3], [4]], (
+        f"range(5) in lists of 2 is [0, 1], [2, 3], [4], but all of them kept are {lists}: is one list emptied and "
+        "filled again? Whoever kept the first batch then finds the last one in it"
+    )
+    assert next(iter(BatchSampler(endless(), 3, False))) == [0, 1, 2], "the first batch of 0, 1, 2, … is [0, 1, 2]"
 
 
 def test_shuffles_repeat_with_the_seed_and_differ_between_epochs():
@@ -88,15 +143,29 @@ def test_shuffles_repeat_with_the_seed_and_differ_between_epochs():
 
     first, again, other = orders(0), orders(0), orders(1)
     assert first[0] != list(range(50)), "shuffle=True left the examples in their stored order"
+    assert first[0] != first[1] != first[2], (
+        "two epochs had the same order: is a generator seeded, or the order drawn, once and for all?"
+    )
     assert first == again, "manual_seed(0) twice gave two different orders: the sampler draws from another generator"
     assert first[0] != other[0], "manual_seed(0) and manual_seed(1) gave the same order: the seed has no effect"
-    assert first[0] != first[1] != first[2], "two epochs had the same order: the generator is seeded inside the loop"
+    one, two = (list(RandomSampler(range(50), generator=shared.Generator().manual_seed(5))) for _ in range(2))
+    assert one == two, "two samplers with generators of one seed differ: the given generator is not used"
     # Each example comes first equally often: 2,000 shuffles of 5, five places, 4 standard deviations of room.
     loader = DataLoader(Numbers(5), batch_size=5, shuffle=True)
     firsts = np.bincount([epoch(loader)[0][0] for _ in range(2000)], minlength=5)
     room = 4 * math.sqrt(2000 * 0.2 * 0.8)
     assert (abs(firsts - 400) < room).all(), (
         f"over 2,000 shuffles of five, 0–4 came first {firsts.tolist()} times; 400 ± {room:.0f} is expected"
+    )
+
+    counts = np.bincount(list(RandomSampler(range(6), num_samples=15)), minlength=6)
+    assert sorted(counts) == [2, 2, 2, 3, 3, 3], (
+        f"num_samples=15 of 6 is two whole permutations and half of a third, but 0–5 came {counts.tolist()} times"
+    )
+    drawn = list(RandomSampler(range(50), replacement=True, num_samples=200))
+    assert len(drawn) == 200, f"num_samples=200 gave {len(drawn)} indices"
+    assert sorted(np.bincount(drawn, minlength=50)) != [4] * 50, (
+        "with replacement=True every index came equally often: each is drawn independently of the others"
     )
 
 
@@ -107,63 +176,130 @@ def test_a_batch_has_the_structure_of_an_example():
             "box": (i, 0.5 * i),
             "name": f"n{i}",
             "byte": np.uint8(i),
+            "good": i == 1,
         }
         for i in range(3)
     ]
-    batch = default_collate(examples)
-    assert sorted(batch) == ["box", "byte", "image", "name"], f"a batch of dicts is a dict, but got {type(batch)}"
+    try:
+        batch = default_collate(examples)
+    except RecursionError:
+        pytest.fail(
+            "the recursion never ends: a string is a sequence of strings of one character, each of which is a "
+            "sequence of one string. Strings must be recognised before sequences are taken apart"
+        )
+    assert isinstance(batch, dict), f"a batch of dicts is a dict, but got {type(batch).__name__}"
+    assert sorted(batch) == sorted(examples[0]), f"the keys of an example are kept, but got {sorted(batch)}"
     shape = tuple(batch["image"].shape)
-    assert shape == (3, 1, 4, 4), f"three images (1, 4, 4) stack along a new first axis to (3, 1, 4, 4), not {shape}"
+    why = {
+        (3, 4, 4): ": that is joined along an axis which was there, so that examples run into each other",
+        (1, 4, 4, 3): ": the new axis came last, but a batch counts its examples along the first",
+    }
+    assert shape == (3, 1, 4, 4), (
+        f"three images (1, 4, 4) stack along a new first axis to (3, 1, 4, 4), not {shape}{why.get(shape, '')}"
+    )
     assert np.asarray(batch["image"])[:, 0, 0, 0].tolist() == [0, 1, 2], "image i of the batch is not example i's"
+    assert len(batch["box"]) == 2, (
+        f"three pairs became {len(batch['box'])} parts: a batch of pairs is a pair of batches, so the firsts have to "
+        "be separated from the seconds"
+    )
     integers, floats = batch["box"]
-    found = [np.asarray(leaf).dtype.name for leaf in (batch["image"], integers, floats, batch["byte"])]
-    expected = ["float32", "int64", "float64", "uint8"]
-    assert found == expected, f"dtypes of image, int, float, uint8 leaves: {found}, expected {expected}"
+    for name, leaf, dtype, why in [
+        ("image", batch["image"], "float32", "an array keeps its dtype"),
+        ("int", integers, "int64", "an int of Python's becomes int64"),
+        ("float", floats, "float64", "a float of Python's is 64 bits wide and keeps them"),
+        ("uint8", batch["byte"], "uint8", "a NumPy number keeps its dtype"),
+        ("bool", batch["good"], "bool", "True is an int too (isinstance(True, int)): ask for bool before int"),
+    ]:
+        found = np.asarray(leaf).dtype.name
+        assert found == dtype, f"{name} leaves became {found}, expected {dtype}: {why}"
     assert np.asarray(integers).tolist() == [0, 1, 2] and np.asarray(floats).tolist() == [0.0, 0.5, 1.0]
+    assert np.asarray(batch["good"]).tolist() == [False, True, False]
     assert batch["name"] == ["n0", "n1", "n2"], f"strings do not stack; they stay a list, but got {batch['name']}"
 
     images, labels = next(iter(DataLoader([(SEVEN, 1), (SEVEN, 0)], batch_size=2)))
     assert isinstance(images, shared.Tensor) and isinstance(labels, shared.Tensor), "a batch consists of Tensors"
     assert tuple(images.shape) == (2, 4, 4) and tuple(labels.shape) == (2,)
+    tensors = default_collate([shared.ones(2, requires_grad=True), shared.zeros(2)])
+    assert tuple(tensors.shape) == (2, 2) and tensors.requires_grad, "Tensors stack too, and gradients flow through"
     with pytest.raises(RuntimeError, match=r"equal size.*\[2\].*\[3\]"):
         default_collate([np.zeros(2), np.zeros(3)])
+    with pytest.raises(RuntimeError, match="equal size"):
+        default_collate([(1, 2), (3, 4, 5)])
+
+
+class Part(list):
+    """A list that notes which places it was asked for."""
+
+    def __init__(self, letters: str):
+        super().__init__(letters)
+        self.asked: list[int] = []
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return super().__getitem__(index)
 
 
 def test_composed_datasets_map_their_indices():
-    letters, more = list("abcdef"), list("WXYZ")
-    both = ConcatDataset([letters, more])
+    parts = letters, more = Part("abcdef"), Part("WXYZ")
+    both = ConcatDataset(parts)
     assert len(both) == 10, f"6 and 4 examples one after the other are 10, not {len(both)}"
-    spelt = ""
     for i in range(10):
+        for part in parts:
+            part.asked.clear()
+        which, place = (0, i) if i < 6 else (1, i - 6)
         try:
-            spelt += both[i]
-        except IndexError as error:
-            pytest.fail(
-                f"index {i} of 10 raised IndexError ({error}): after {spelt!r}, which part, and which place in it?"
-            )
-    assert spelt == "abcdefWXYZ", f"the two lists one after the other spell 'abcdefWXYZ', not {spelt!r}"
-    assert both[6] == "W" and both[5] == "f", "index 6 is the first of the second part: its place is 6 − 6, not 6"
-    assert both[-1] == "Z", "index −1 is the last example of the last part"
+            found = both[i]
+        except IndexError:
+            found = "an IndexError"
+        asked = [(number, n) for number, part in enumerate(parts) for n in part.asked]
+        why = ""
+        if which == 1 and (1, i) in asked:
+            why = f": the second part begins at index 6, so its place for index {i} is {i} − 6, not {i}"
+        elif which == 1 and any(number == 0 for number, _ in asked):
+            why = f": the first part has six examples, 0–5, so index {i} belongs to the second part"
+        assert found == "abcdefWXYZ"[i], (
+            f"index {i} is place {place} of part {which}, {parts[which][place]!r}, but it gave {found!r} and asked "
+            f"{' and '.join(f'part {number} for place {n}' for number, n in asked) or 'no part'}{why}"
+        )
+    assert both[-1] == "Z", (
+        f"index −1 is the last example of all, 'Z', not {both[-1]!r}, which is the first part's last"
+    )
     with pytest.raises(IndexError):
         both[10]  # without IndexError `for x in both` never ends
     picked = [Subset(both, [9, 6, 5])[i] for i in range(3)]
+    assert picked != ["a", "b", "c"], "Subset(d, [9, 6, 5]) gave d[0], d[1], d[2]: its list of indices is not used"
     assert picked == ["Z", "W", "f"], f"Subset(d, [9, 6, 5]) is d[9], d[6], d[5], but got {picked}"
+    rows = Subset(np.arange(10) * 10, [9, 6, 5])[[2, 0]]
+    assert list(rows) == [50, 90], f"a list of numbers, [2, 0], asks the dataset once, for [5, 9], but gave {rows}"
     images, labels = np.arange(12).reshape(3, 2, 2), np.array([7, 8, 9])
     x, y = TensorDataset(images, labels)[1]
     assert x.tolist() == [[4, 5], [6, 7]] and y == 8, "TensorDataset pairs row i of every tensor"
     with pytest.raises(ValueError, match="[Ss]ize mismatch"):
         TensorDataset(images, labels[:2])
 
-    shared.manual_seed(0)
-    parts = random_split(range(100), [70, 30])
-    first, second = (set(part[i] for i in range(len(part))) for part in parts)
-    assert (len(first), len(second)) == (70, 30), f"sizes are {len(first)} and {len(second)}: examples come twice"
-    assert not first & second, f"{len(first & second)} examples lie in both parts: what is tested was trained on"
+    def split(seed: int) -> list[list[int]]:
+        shared.manual_seed(seed)
+        return [[part[i] for i in range(len(part))] for part in random_split(range(100), [70, 30])]
+
+    sizes = [len(part) for part in split(0)]
+    assert sizes == [70, 30], f"parts of 70 and 30 have the sizes {sizes}"
+    first, second = (set(part) for part in split(0))
+    assert (len(first), len(second)) == (70, 30), "an example comes twice in one part"
+    assert not first & second, (
+        f"{len(first & second)} examples lie in both parts: what is tested was trained on. Was each part drawn by "
+        "itself?"
+    )
     assert first | second == set(range(100)), "some examples lie in neither part"
     assert first != set(range(70)), "the first 70 went to the first part: the split is a slice, not random"
+    assert split(0) == split(0), "manual_seed(0) twice gave two splits: the permutation comes from another generator"
+    assert split(0) != split(1), "manual_seed(0) and manual_seed(1) gave the same split: the seed has no effect"
+    given = (random_split(range(9), [5, 4], generator=shared.Generator().manual_seed(3)) for _ in range(2))
+    assert len({str([list(part.indices) for part in parts]) for parts in given}) == 1, "generator= is not used"
     assert [len(p) for p in random_split(range(10), [0.75, 0.25])] == [8, 2], (
         "7.5 and 2.5 round down, the rest goes first"
     )
+    with pytest.raises(ValueError):
+        random_split(range(10), [5, 4])
 
 
 # ------------------------------------------------------------------------------------------ transforms
@@ -173,25 +309,66 @@ def test_transforms_agree_with_the_hand_computed_seven():
     image = transforms.ToTensor()(SEVEN)
     assert tuple(image.shape) == (1, 4, 4), f"(4, 4) bytes become (1, 4, 4): channels come first; got {image.shape}"
     assert np.asarray(image).dtype == np.float32, f"ToTensor gives float32, not {np.asarray(image).dtype}"
-    assert np.asarray(image).max() == 1.0, "byte 255 becomes 1.0: divide by 255"
+    largest = float(np.asarray(image).max())
+    why = "divide by 256 and white is never reached" if largest == 255 / 256 else "divide by 255"
+    assert largest == 1.0, f"byte 255 becomes 1.0, but got {largest:g}: {why}"
     grey = np.asarray(transforms.ToTensor()(np.full((4, 4), 153, dtype=np.uint8)))
     np.testing.assert_allclose(grey, 0.6, rtol=1e-6, err_msg="byte 153 becomes 153/255 = 0.6")
-    colour = transforms.ToTensor()(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    stored = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    colour = transforms.ToTensor()(stored)
     assert tuple(colour.shape) == (3, 2, 4), f"(H, W, C) = (2, 4, 3) becomes (C, H, W) = (3, 2, 4), not {colour.shape}"
-    np.testing.assert_allclose(np.asarray(colour)[1, 0] * 255, [1, 4, 7, 10], rtol=1e-5, err_msg="channel 1 of row 0")
+    found = np.asarray(colour)[1, 0] * 255
+    why = likeness(
+        np.asarray(colour),
+        {"a reshape: it keeps the order in memory and mixes the channels": stored.reshape(3, 2, 4) / 255},
+    )
+    np.testing.assert_allclose(
+        found, [1, 4, 7, 10], rtol=1e-5, err_msg=f"channel 1 of row 0 is every third byte; {why}"
+    )
+    floats = transforms.ToTensor()(np.full((2, 2), 7.0))
+    assert np.asarray(floats).tolist() == [[[7.0, 7.0], [7.0, 7.0]]], "only bytes are scaled; other dtypes stay"
 
     mean, std = 26.6 / 96, math.sqrt(23.96 / 96 - (26.6 / 96) ** 2)  # the six strokes of notes/03
     normalised = np.asarray(transforms.Normalize((mean,), (std,))(image))
-    ink = np.asarray(image) == 1
-    np.testing.assert_allclose(normalised[~ink], -0.66654, atol=1e-5, err_msg="paper is (0 − 0.27708)/0.41570")
-    np.testing.assert_allclose(normalised[ink], 1.73903, atol=1e-5, err_msg="ink is (1 − 0.27708)/0.41570")
+    assert normalised.dtype == np.float32, f"float32 stays float32, but Normalize gave {normalised.dtype}"
     assert np.asarray(image).max() == 1.0, "Normalize changed its input; without inplace=True it returns a new array"
-    channels = shared.from_numpy(np.ones((2, 3, 1, 2), dtype=np.float32))
-    scaled = np.asarray(transforms.Normalize((1, 0, -1), (1, 2, 4))(channels))[1, :, 0, 0]
-    np.testing.assert_allclose(scaled, [0, 0.5, 0.5], err_msg="each channel has its own mean and std")
+    pixels = np.asarray(image)
+    why = likeness(
+        normalised,
+        {
+            "a division by the variance": (pixels - mean) / std**2,
+            "a mean subtracted after the division": pixels / std - mean,
+            "a mean that was added": (pixels + mean) / std,
+            "a product with the deviation": (pixels - mean) * std,
+        },
+    )
+    np.testing.assert_allclose(
+        normalised[pixels == 0], -0.66654, atol=1e-5, err_msg=f"paper is (0 − 0.27708)/0.41570; {why}"
+    )
+    np.testing.assert_allclose(
+        normalised[pixels == 1], 1.73903, atol=1e-5, err_msg=f"ink is (1 − 0.27708)/0.41570; {why}"
+    )
+    channels = shared.from_numpy(np.ones((2, 3, 2, 3), dtype=np.float32))  # C = W = 3: both axes would broadcast
+    try:
+        scaled = np.asarray(transforms.Normalize((1, 0, -1), (1, 2, 4))(channels))
+    except ValueError as error:
+        pytest.fail(
+            f"three means on an image of three channels do not broadcast ({error}): they need the shape (C, 1, 1)"
+        )
+    expected = np.broadcast_to(np.reshape([0, 0.5, 0.5], (3, 1, 1)), (2, 3, 2, 3))
+    why = likeness(
+        scaled, {"means laid along the width, not along the channels": np.broadcast_to([0, 0.5, 0.5], (2, 3, 2, 3))}
+    )
+    np.testing.assert_allclose(scaled, expected, err_msg=f"each channel has its own mean and std; {why}")
+    changed = transforms.Normalize((1,), (2,), inplace=True)(channels)
+    assert changed is channels and not np.asarray(channels).any(), "inplace=True changes the image that it is given"
 
     steps = [lambda x: x + 1, lambda x: x * 10]
-    assert transforms.Compose(steps)(2) == 30, "Compose([f, g])(x) is g(f(x)): (2 + 1) · 10 = 30; 21 is f(g(x))"
+    found = transforms.Compose(steps)(2)
+    why = (
+        "21 is f(g(x))" if found == 21 else f"{found} looks as if a transform did not get what the one before returned"
+    )
+    assert found == 30, f"Compose([f, g])(x) is g(f(x)): (2 + 1) · 10 = 30; {why}"
 
 
 def slow_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
@@ -205,75 +382,166 @@ def slow_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     return means, stds
 
 
-@pytest.mark.parametrize("offset", [0.0, 4096.0])
-def test_streaming_statistics_equal_two_passes(offset):
+def wrong_stds(images: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """What the usual mistakes make of the standard deviation of `images`, in batches of `size`."""
+    groups = [images[i : i + size].astype(np.float64) for i in range(0, len(images), size)]
+    axes, n = (0, 2, 3), images[:, 0].size
+    counts = np.array([g[:, 0].size for g in groups])
+    inside = sum(g.var(axis=axes) * c for g, c in zip(groups, counts, strict=True))
+    late, mean, count = inside.copy(), groups[0].mean(axis=axes), counts[0]
+    for g, c in zip(groups[1:], counts[1:], strict=True):  # δ from the mean that has moved already
+        moved = mean + (g.mean(axis=axes) - mean) * c / (count + c)
+        late += (g.mean(axis=axes) - moved) ** 2 * count * c / (count + c)
+        mean, count = moved, count + c
+    squares = images.astype(np.float64).var(axis=axes) * n
+    return {
+        "the spread inside the batches alone: the distance of their means, δ² n_A n_B / n, is missing": np.sqrt(
+            inside / n
+        ),
+        "a mean of the batches' own deviations": np.mean([g.std(axis=axes) for g in groups], axis=0),
+        "a δ that was taken after the mean had moved": np.sqrt(late / n),
+        "a division by n − 1, where n is meant": np.sqrt(squares / (n - 1)),
+        "the variance, without its root": squares / n,
+        "the sum of squares, not divided by n": np.sqrt(squares),
+    }
+
+
+def test_streaming_statistics_equal_two_passes():
     rng = np.random.default_rng(0)
-    images = (rng.standard_normal((23, 2, 5, 5)) * [[[1.0]], [[3.0]]] + offset).astype(np.float32)
+    images = (rng.standard_normal((23, 2, 5, 5)) * [[[1.0]], [[3.0]]] + 40).astype(np.float32)
+    images += np.arange(23, dtype=np.float32)[:, None, None, None] / 8  # so that the batches' means differ
     mean, std = slow_statistics(images)
     loader = DataLoader([(image, 0) for image in images], batch_size=4)  # five batches of 4, one of 3
-    found_mean, found_std = channel_statistics(loader)
-    np.testing.assert_allclose(
-        found_mean,
-        mean,
-        rtol=1e-6,
-        err_msg="mean per channel: are the batches of 4 and of 3 weighted by their size?",
+    try:
+        found_mean, found_std = channel_statistics(loader)
+    except ValueError as error:
+        pytest.fail(f"five batches of 4 and one of 3 images with 2 channels raised ValueError: {error}")
+    assert np.shape(found_mean) == (2,), f"two channels have two means, but got {found_mean}"
+    batch_means = np.array([images[i : i + 4].astype(np.float64).mean(axis=(0, 2, 3)) for i in range(0, 23, 4)])
+    halves = np.zeros(2)
+    for one in batch_means:
+        halves = (halves + one) / 2
+    why = likeness(
+        np.array(found_mean),
+        {
+            "a mean of batch means that counts the batch of 3 like those of 4": batch_means.mean(axis=0),
+            "a mean that moves half of the way to each batch's: weigh by how much each side has seen": halves,
+            "the last batch's mean": batch_means[-1],
+        },
+        rtol=1e-7,
     )
-    batch_stds = np.mean([images[i : i + 4].std(axis=(0, 2, 3)) for i in range(0, 23, 4)], axis=0)
-    np.testing.assert_allclose(
-        found_std,
-        std,
-        rtol=1e-5,
-        err_msg=f"std per channel, offset {offset:g}: averaging the batches' stds would give {batch_stds}; "
-        "√(Σx²/n − mean²) in float32 loses its digits far from zero; divide by n, not by n − 1",
+    np.testing.assert_allclose(found_mean, mean, rtol=1e-7, err_msg=f"mean per channel; {why}")
+    why = likeness(np.array(found_std), wrong_stds(images, 4))
+    np.testing.assert_allclose(found_std, std, rtol=1e-6, err_msg=f"std per channel; {why}")
+
+    far = rng.standard_normal((6, 1, 8)) + 1e8  # float64, a hundred million deviations from zero
+    statistics = RunningStatistics()
+    for start in (0, 4):
+        statistics.update(far[start : start + 4])
+    with np.errstate(invalid="ignore"):
+        found = float(np.asarray(statistics.std)[0])
+    assert math.isclose(found, (far - far.mean()).std(), rel_tol=1e-6), (
+        f"at 10⁸ the deviation came out as {found:g} instead of {(far - far.mean()).std():g}: Σx² − n·mean² is the "
+        "difference of two huge, nearly equal numbers; subtract the mean before you square"
     )
-    one, two = RunningStatistics(), RunningStatistics()
+
+    one, two, none = RunningStatistics(), RunningStatistics(), RunningStatistics()
     one.update(images[:7]), two.update(images[7:])
-    one.merge(two)
-    np.testing.assert_allclose(one.std, std, rtol=1e-5, err_msg="merging two parts must equal seeing all of it")
+    one.merge(none), none.merge(two)
+    one.merge(none)
+    np.testing.assert_allclose(one.std, std, rtol=1e-6, err_msg="merging two parts must equal seeing all of it")
     assert one.count == images[:, 0].size, f"count is values per channel, {images[:, 0].size}, not {one.count}"
+    np.testing.assert_allclose(
+        two.mean, images[7:].astype(np.float64).mean(axis=(0, 2, 3)), rtol=1e-9, err_msg="merge changed `other`"
+    )
 
 
-def rotate_by_hand(image: np.ndarray, degrees: float, bilinear: bool) -> np.ndarray:
-    """The slow oracle: for each pixel of the result, where it comes from, and what is there."""
+def rotate_by_hand(
+    image: np.ndarray,
+    degrees: float,
+    bilinear: bool,
+    *,
+    middle: float = 1,
+    closest: Callable[[float], int] = round,
+    whole: Callable[[np.ndarray], np.ndarray] = np.rint,
+    clamp: bool = False,
+    swapped: str = "",
+    transposed: bool = False,
+) -> np.ndarray:
+    """The slow oracle: for each pixel of the result, where it comes from, and what is there; and its wrong variants."""
     height, width = image.shape
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    half_w, half_h = (width - middle) / 2, (height - middle) / 2
 
     def at(row: int, column: int) -> float:
+        if clamp:
+            row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
         return float(image[row, column]) if 0 <= row < height and 0 <= column < width else 0.0
 
     result = np.zeros((height, width))
     for row, column in np.ndindex(height, width):
-        u, v = column - (width - 1) / 2, row - (height - 1) / 2
-        x, y = u * c - v * s + (width - 1) / 2, u * s + v * c + (height - 1) / 2
-        if bilinear:
-            left, top = math.floor(x), math.floor(y)
-            for r, weight_r in ((top, 1 - (y - top)), (top + 1, y - top)):
-                for q, weight_q in ((left, 1 - (x - left)), (left + 1, x - left)):
-                    result[row, column] += weight_r * weight_q * at(r, q)
-        else:
-            result[row, column] = at(round(y), round(x))
-    return result
+        u, v = column - half_w, row - half_h
+        x, y = round(u * c - v * s + half_w, 9), round(u * s + v * c + half_h, 9)
+        if transposed:
+            x, y = y, x
+        if not bilinear:
+            result[row, column] = at(closest(y), closest(x))
+            continue
+        left, top = math.floor(x), math.floor(y)
+        right, down = x - left, y - top
+        right, down = 1 - right if "x" in swapped else right, 1 - down if "y" in swapped else down
+        for r, weight_r in ((top, 1 - down), (top + 1, down)):
+            for q, weight_q in ((left, 1 - right), (left + 1, right)):
+                result[row, column] += weight_r * weight_q * at(r, q)
+    return whole(result)
+
+
+def wrong_rotations(image: np.ndarray, degrees: float, bilinear: bool) -> dict[str, np.ndarray]:
+    """What the usual mistakes make of a rotation, by what they are."""
+
+    def turned(angle: float = degrees, **mistake) -> np.ndarray:
+        return rotate_by_hand(image, angle, bilinear, **mistake)
+
+    return {
+        "a turn clockwise: positive angles go counter-clockwise": turned(-degrees),
+        "an angle in degrees that was handed to cos and sin as radians": turned(math.degrees(degrees)),
+        "a turn about (W/2, H/2): pixel centres lie at 0 … W − 1, and their middle is (W − 1)/2": turned(middle=0),
+        "rows and columns exchanged where the image is read": turned(transposed=True),
+        "a border smeared outward: a place outside of the image has the value `fill`": turned(clamp=True),
+        "an index rounded down: 2.7 is nearer to 3 than to 2": turned(closest=math.floor),
+        "weights exchanged: the nearer a neighbour is, the more it weighs": turned(swapped="xy"),
+        "weights exchanged in x: the nearer a neighbour is, the more it weighs": turned(swapped="x"),
+        "weights exchanged in y: the nearer a neighbour is, the more it weighs": turned(swapped="y"),
+        "numbers cut off where bytes are made: 218.5 rounds to 219 or 218, never to 200 or 217": turned(whole=np.floor),
+    }
 
 
 def test_a_rotation_reads_where_the_inverse_map_points():
-    turned = transforms.RandomRotation((90, 90))(SEVEN)
     left = [[255, 255, 0, 0], [255, 0, 255, 255], [255, 0, 0, 0], [0, 0, 0, 0]]
-    assert turned.tolist() != np.rot90(SEVEN, -1).tolist(), "90° turned clockwise: positive angles go counter-clockwise"
-    assert turned.tolist() == left, f"the seven turned left by 90° is\n{np.array(left)}\nbut got\n{turned}"
-    assert turned.dtype == np.uint8, f"bytes stay bytes, but got {turned.dtype}"
-    for degrees in (30, -75, 180):
+    assert np.rot90(SEVEN).tolist() == left
+    for degrees in (30, 90, -75, 180):
         for mode in ("nearest", "bilinear"):
-            found = transforms.RandomRotation((degrees, degrees), mode)(SEVEN).astype(float)
+            turned = transforms.RandomRotation((degrees, degrees), mode)(SEVEN)
+            assert turned.dtype == np.uint8, f"{degrees}°, {mode}: bytes stay bytes, but got {turned.dtype}"
+            assert turned.shape == (4, 4), f"{degrees}°, {mode}: (4, 4) stays (4, 4), but got {turned.shape}"
             expected = rotate_by_hand(SEVEN, degrees, mode == "bilinear")
-            wrong = np.argwhere(abs(found - expected) > 0.51)  # bytes are rounded
-            assert not len(wrong), (
-                f"{degrees}°, {mode}: pixel {wrong[0].tolist()} is {found[tuple(wrong[0])]:.0f}, by hand "
-                f"{expected[tuple(wrong[0])]:.1f}. The centre is ((W−1)/2, (H−1)/2) = (1.5, 1.5); outside is 0; a "
-                "neighbour weighs the more the nearer it is, and bytes are rounded, not cut off."
+            wrong = np.argwhere(abs(turned - expected) > 1)  # a byte of room, for halves that round either way
+            if not len(wrong) and abs(turned - expected).sum() <= 1:
+                continue
+            place = tuple(wrong[0].tolist() if len(wrong) else np.argwhere(turned != expected)[0].tolist())
+            why = likeness(turned, wrong_rotations(SEVEN, degrees, mode == "bilinear"))
+            pytest.fail(
+                f"the seven turned by {degrees}°, {mode}: pixel {place} is {turned[place]}, by hand "
+                f"{expected[place]:.0f}; {why}\nexpected\n{expected.astype(int)}\nbut got\n{turned}"
             )
     tensor = transforms.RandomRotation((90, 90))(transforms.ToTensor()(SEVEN))
     assert tuple(tensor.shape) == (1, 4, 4), f"a Tensor (C, H, W) keeps its layout, but got {tuple(tensor.shape)}"
     np.testing.assert_allclose(np.asarray(tensor)[0] * 255, left, err_msg="a Tensor turns as its bytes do")
+    wide = np.arange(1, 9, dtype=np.uint8).reshape(2, 4)
+    turned = transforms.RandomRotation((90, 90), expand=True, fill=9)(wide)
+    assert turned.tolist() == np.rot90(wide).tolist(), f"expand=True turns (2, 4) into (4, 2), but got\n{turned}"
+    turned = transforms.RandomRotation((180, 180), center=(0, 0), fill=9)(wide)  # about the corner of pixel (0, 0)
+    assert turned.tolist() == [[9] * 4] * 2, f"turned by 180° about its corner, all of the image leaves; got\n{turned}"
 
 
 def test_augmentation_varies_in_training_and_is_absent_in_evaluation():
@@ -298,17 +566,35 @@ def test_augmentation_varies_in_training_and_is_absent_in_evaluation():
     shared.manual_seed(0)
     assert views(training) == trained, "the same seed gave other versions: a transform draws from another generator"
 
-    assert transforms.RandomHorizontalFlip(p=1)(image).tolist() == image[:, ::-1].tolist(), (
-        "left and right, not top and bottom"
-    )
+    mirrored = np.asarray(transforms.RandomHorizontalFlip(p=1)(image))
+    assert not np.array_equal(mirrored, image[::-1]), "p=1 turned the image upside down; left and right are the columns"
+    assert not np.array_equal(mirrored, image), "p=1 left the image as it was: is the comparison the wrong way round?"
+    assert np.array_equal(mirrored, image[:, ::-1]), f"p=1 mirrors left and right, but gave\n{mirrored}"
     flip = transforms.RandomHorizontalFlip(p=0.25)
     flipped = sum(flip(image)[0, 0] == 7 for _ in range(2000))
     room = 4 * math.sqrt(2000 * 0.25 * 0.75)
-    assert abs(flipped - 500) < room, f"p=0.25 flipped {flipped} of 2,000; 500 ± {room:.0f} is expected"
-    corners = {int(transforms.RandomCrop(4)(image)[0, 0]) for _ in range(500)}
-    assert corners == {8 * r + c for r in range(5) for c in range(5)}, (
-        f"a 4×4 window in 8×8 has 25 places, corners (0–4, 0–4); {len(corners)} of them came in 500 draws"
+    why = "is the draw made once and kept?" if flipped in (0, 2000) else "is 0.25 the probability that it happens?"
+    assert abs(flipped - 500) < room, f"p=0.25 flipped {flipped} of 2,000; 500 ± {room:.0f} is expected: {why}"
+
+    windows = [np.asarray(transforms.RandomCrop((4, 6))(image)) for _ in range(1000)]
+    assert {w.shape for w in windows} == {(4, 6)}, f"size=(4, 6) is 4 rows and 6 columns, but got {windows[0].shape}"
+    corners = [(int(w[0, 0]) // 8, int(w[0, 0]) % 8) for w in windows]
+    tops, lefts = (set(values) for values in zip(*corners, strict=True))
+    assert (max(tops), max(lefts)) == (4, 2), (
+        f"windows of 4×6 in 8×8 began at row {max(tops)} and column {max(lefts)} at most; the last places are 4 and 2, "
+        "where the window touches the border: the upper bound of integers() is not drawn itself"
     )
+    assert len(set(corners)) == 15, (
+        f"5 rows and 3 columns to begin at make 15 places, but only {sorted(set(corners))} came in 1,000 draws: row "
+        "and column are drawn apart from each other"
+    )
+    assert np.array_equal(windows[0], image[corners[0][0] :, corners[0][1] :][:4, :6]), "a window is cut out unchanged"
+
+    def draws() -> list[bytes]:
+        shared.manual_seed(2)
+        return [np.asarray(t(image)).tobytes() for t in [transforms.RandomCrop(4), flip] for _ in range(20)]
+
+    assert draws() == draws(), "manual_seed(2) twice gave other crops or flips: they draw from another generator"
 
 
 # ------------------------------------------------------------------------------------------ workers
@@ -324,7 +610,10 @@ def tagged(monkeypatch):
 
 
 def test_workers_deliver_what_one_process_delivers(tagged):
-    def passes(num_workers: int) -> list[tuple[list, set[int], list[float]]]:
+    generators = ("the framework's", "NumPy's", "Python's")
+
+    def passes(num_workers: int) -> list[tuple[list, list[set[int]], np.ndarray]]:
+        """Of each pass: its batches, which processes made them, and the random numbers (example, generator)."""
         loader = DataLoader(
             tagged,
             batch_size=4,
@@ -334,31 +623,44 @@ def test_workers_deliver_what_one_process_delivers(tagged):
             timeout=25,
         )
         result = []
-        for seed in (3, 4):
+        for seed in (3, 4, 3):
             shared.manual_seed(seed)  # for each epoch, since without workers the examples draw from it too
-            batches = [tuple(np.asarray(leaf).tolist() for leaf in batch) for batch in loader]
-            pids = {pid for *_, processes, _ in batches for pid in processes}
-            draws = list(itertools.chain(*(batch[3] for batch in batches)))
-            result.append(([batch[:2] for batch in batches], pids, draws))
+            batches = [[np.asarray(leaf) for leaf in batch] for batch in loader]
+            found = [(images.tolist(), labels.tolist()) for images, labels, _, _ in batches]
+            made_by = [set(pids.tolist()) for _, _, pids, _ in batches]
+            result.append((found, made_by, np.concatenate([draws for *_, draws in batches])))
         return result
 
     alone, together = passes(0), passes(2)
-    for number, ((expected, _, _), (found, pids, draws)) in enumerate(zip(alone, together, strict=True), 1):
-        assert os.getpid() not in pids, "with num_workers=2 the examples were still made in the main process"
-        assert len(pids) == 2, f"two workers were asked for, {len(pids)} did the work"
+    for number, ((expected, _, _), (found, made_by, draws)) in enumerate(zip(alone, together, strict=True), 1):
+        processes = set().union(*made_by)
+        assert os.getpid() not in processes, "with num_workers=2 the examples were still made in the main process"
         assert len(found) == len(expected), (
             f"epoch {number}: {len(found)} batches from workers, {len(expected)} without"
         )
-        order = [batch[1] for batch in found]
+        assert sorted(found) == sorted(expected), f"epoch {number}: workers made other batches than one process does"
+        came = [expected.index(batch) for batch in found]
         assert found == expected, (
-            f"epoch {number}: workers' batches differ from those made in-process. Labels came as {order}; if "
-            "only their order differs, results were handed out as they arrived, not as they were asked for."
+            f"epoch {number}: batches 0–{len(came) - 1} came in the order {came}: results were handed out as they "
+            "arrived, not as they were asked for"
         )
-        repeated = len(draws) - len(set(draws))
-        assert not repeated, (
-            f"epoch {number}: {repeated} of {len(draws)} examples got a random number that another one had: both "
-            "workers draw the same stream, so each needs a seed of its own (notes/05, Seeds)"
+        assert len(processes) == 2, f"two workers were asked for, {len(processes)} did the work"
+        assert all(a == b for a, b in zip(made_by, made_by[2:], strict=False)), (
+            f"epoch {number}: the workers did not take turns: batch k and batch k + 2 belong to one worker, but the "
+            f"batches came from {[sorted(processes).index(min(p)) for p in made_by]}: who is asked depends on timing"
         )
-    assert set(together[0][2]).isdisjoint(together[1][2]), (
-        "the second epoch drew numbers of the first: each epoch draws the workers' seed anew, from the main process"
-    )
+        for column, name in enumerate(generators):
+            repeated = len(draws) - len(set(draws[:, column]))
+            assert not repeated, (
+                f"epoch {number}: from {name} generator {repeated} of {len(draws)} examples got a random number that "
+                "another one had: both workers draw the same stream, so each needs a seed of its own (notes/05, Seeds)"
+            )
+    (_, _, first), (_, _, second), (_, _, third) = together
+    for column, name in enumerate(generators):
+        assert set(first[:, column]).isdisjoint(second[:, column]), (
+            f"the second epoch drew numbers of the first from {name} generator: each epoch has a seed of its own, "
+            "which the workers have to use"
+        )
+        assert np.array_equal(first[:, column], third[:, column]), (
+            f"manual_seed(3) gave the workers other numbers the second time from {name} generator: is it seeded?"
+        )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
+import time
 
 import numpy as np
 
 import shared
-from shared.data import Dataset
+from shared.data import Dataset, get_worker_info
 
 
 class Tagged(Dataset):
-    """Example i is (an image (1, 3, 3) filled with i, its label i % 3, the process that made it, a random number)."""
+    """Example i is (an image (1, 3, 3) filled with i, its label i % 3, the process that made it, random numbers (3,)).
+
+    The numbers come from the framework's, NumPy's and Python's generator. Example 0 takes a worker a while, so that
+    the batches after its own are there first.
+    """
 
     def __init__(self, length: int):
         self.length = length
@@ -19,5 +25,8 @@ class Tagged(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int, float]:
-        return np.full((1, 3, 3), index, dtype=np.float32), index % 3, os.getpid(), shared.rand(1).item()
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int, np.ndarray]:
+        if index == 0 and get_worker_info() is not None:
+            time.sleep(0.15)
+        draws = np.array([shared.rand(1).item(), np.random.random(), random.random()])
+        return np.full((1, 3, 3), index, dtype=np.float32), index % 3, os.getpid(), draws
