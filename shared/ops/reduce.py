@@ -42,7 +42,8 @@ def _expand(grad: Any, dims: tuple[int, ...], keepdim: bool, full: tuple[int, ..
     `grad` has the shape of the result: with `keepdim` the dimensions `dims` (each in [0, ndim)) have size 1 in it,
     else they are gone and have to be put back first, where they were. Every element that went into a result receives
     that result's gradient. `grad` is a Tensor where this is itself differentiated (`shape.expand(grad, full)`
-    stretches it), else an array (`xp(grad).broadcast_to(grad, full)`); both have `reshape`.
+    stretches it), else an array (`xp(grad).broadcast_to(grad, full)`); both have `reshape`. In this file `sum`, `max`
+    and `all` are the operations defined below, not Python's.
     """
     if not keepdim:
         grad = grad.reshape(tuple(1 if i in dims else n for i, n in enumerate(full)))
