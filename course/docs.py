@@ -1,12 +1,13 @@
 """The generated parts of the text. They depend only on committed files.
 
-Their inputs: sprint.toml and metrics.json of every sprint, course/map.toml, benchmarks/results/*.json. A
-generated part stands between `<!-- generated:NAME -->` and `<!-- generated:end -->`; MILESTONES.md and
-progress/*.md are generated whole.
+Their inputs: sprint.toml, metrics.json and tests/mutants.* of every sprint, course/map.toml and
+benchmarks/results/*.json. A generated part stands between `<!-- generated:NAME -->` and `<!-- generated:end -->`;
+MILESTONES.md and progress/*.md are generated whole.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from . import scoreboard
 from .files import write_atomically
 from .sprints import ROOT, CourseError, Sprint, load_sprint, sprint_folders
 
@@ -318,14 +320,15 @@ def generate(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
             trouble.append(str(error))
 
     for sprint in sprints:
-        parts(
-            sprint.folder / "README.md",
-            milestones=lambda sprint=sprint: milestone_table(sprint),
-            retrospective=lambda sprint=sprint: retrospective(sprint),
-        )
+        tables = {"milestones": milestone_table, "retrospective": retrospective}
+        if sprint.exercises:
+            tables |= {"exercises": scoreboard.exercise_table, "mutants": scoreboard.bug_table}
+        named = {name: functools.partial(make, sprint) for name, make in tables.items()}
+        parts(sprint.folder / "README.md", **named)
     parts(
         root / "README.md",
         sprints=lambda: sprint_table(sprints),
+        exercises=lambda: scoreboard.course_table(sprints),
         cost=lambda: cost_table(root),
         speed=lambda: speed_table(root),
     )

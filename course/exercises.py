@@ -13,6 +13,7 @@ from rich.table import Table
 from . import outcomes, running
 from .certify import FAILING, PASSING, Certificate, certify, record
 from .checking import Check
+from .scoreboard import difficulty
 from .sprints import CourseError, Exercise, Sprint
 from .workspace import NOT_STARTED, STUB, WRITTEN, Workspace
 
@@ -37,14 +38,6 @@ def _place(workspace: Workspace, exercise: Exercise) -> str:
     for part in workspace.parts(exercise):
         places.setdefault(workspace.show(workspace.file(part.module)), part.line)
     return "\n".join(f"{path}:{line}" if line else path for path, line in places.items())
-
-
-def difficulty(level: int) -> str:
-    """
-    >>> difficulty(2)
-    '●●○○○'
-    """
-    return "●" * level + "○" * (5 - level)
 
 
 def start(sprints: list[Sprint]) -> None:

@@ -77,8 +77,10 @@ class Fate:
 
     @property
     def said(self) -> str:
-        """The first line of the message that diagnoses it."""
-        return next((m for m in self.messages if self.mutant.message in m), "").partition("\n")[0]
+        """The line of a failing test's message that diagnoses it."""
+        wanted = self.mutant.message.partition("\n")[0]
+        lines = (line for m in self.messages if self.mutant.message in m for line in m.splitlines())
+        return next((line.strip() for line in lines if wanted in line), self.mutant.message)
 
 
 def load(sprint: Sprint) -> list[Mutant]:

@@ -66,6 +66,6 @@ def repository(tmp_path: Path) -> Path:
     (sprint / "tests" / "test_milestone.py").write_text(TESTS.replace("NUMBER", "1"))
     (tmp_path / "sprints" / "README.md").write_text("<!-- generated:map -->\n<!-- generated:end -->\n")
     end = "<!-- generated:end -->\n"
-    parts = [f"<!-- generated:{name} -->\n{end}" for name in ("sprints", "cost", "speed")]
+    parts = [f"<!-- generated:{name} -->\n{end}" for name in ("sprints", "exercises", "cost", "speed")]
     (tmp_path / "README.md").write_text("".join(parts))
     return tmp_path

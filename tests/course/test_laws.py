@@ -1,0 +1,124 @@
+"""The laws of the course, for every sprint: stubs pass nothing, the reference passes all, every classic bug is caught.
+
+Each law runs the milestone tests in warm processes (course/warm.py), on workspaces made by `course start` alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from course import certify, mutants, sources, warm
+from course.sprints import Sprint, load_sprints
+from course.workspace import Workspace
+
+SPRINTS = [sprint for sprint in load_sprints() if sprint.exercises]
+PROCESSES = min(4, os.cpu_count() or 1)
+each_sprint = pytest.mark.parametrize("sprint", SPRINTS, ids=lambda sprint: sprint.label)
+
+
+def started(folder: Path, sprints: list[Sprint]) -> Workspace:
+    folder.mkdir(parents=True)
+    workspace = Workspace(folder)
+    workspace.start(sprints)
+    return workspace
+
+
+def solved(folder: Path, sprints: list[Sprint]) -> Workspace:
+    """A workspace in which every stub was replaced by the reference's function."""
+    workspace = started(folder, sprints)
+    for sprint in sprints:
+        for target in (target for exercise in sprint.exercises for target in exercise.targets):
+            module, name = sources.split(target)
+            path = workspace.file(module)
+            right = sources.functions(workspace.reference(module))[name].text
+            path.write_text(sources.put(path.read_text(encoding="utf-8"), name, right), encoding="utf-8")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, warm.Result]:
+    """Every run that the laws need, by name."""
+    folder = tmp_path_factory.mktemp("laws")
+    jobs = []
+
+    def job(name: str, made: warm.Job, *options: str) -> None:
+        jobs.append(warm.Job(name, made.tests, made.variables, (*made.options, *options), made.limit))
+
+    everything = solved(folder / "everything", SPRINTS)
+    for place, sprint in enumerate(SPRINTS):
+        stubs = started(folder / f"stubs-{sprint.label}", [sprint])
+        job(f"{sprint.label} stubs", certify.whole(sprint, stubs), "--no-preflight")
+        for exercise in sprint.exercises:
+            job(f"{sprint.label} only {exercise.id}", certify.isolated(sprint, exercise, stubs, []))
+        reference = certify.whole(sprint, stubs)
+        jobs.append(warm.Job(f"{sprint.label} reference", reference.tests, {}, ("--reference",), reference.limit))
+        job(f"{sprint.label} all solved", certify.whole(sprint, everything))
+        if place:
+            earlier = solved(folder / f"before-{sprint.label}", SPRINTS[:place])
+            job(f"{sprint.label} earlier solved", certify.whole(sprint, earlier), "--no-preflight")
+        own = solved(folder / f"own-{sprint.label}", [sprint])
+        job(f"{sprint.label} earlier reference", certify.whole(sprint, own), "--no-preflight")
+    return {result.key: result for result in warm.run(jobs, PROCESSES)}
+
+
+def failures(result: warm.Result) -> dict[str, str]:
+    assert result.tests, f"no test ran:\n{result.output[-2000:]}"
+    return {node: test["message"] for node, test in result.tests.items() if test["outcome"] == "failed"}
+
+
+@each_sprint
+def test_every_milestone_is_judged_by_an_exercise(sprint: Sprint) -> None:
+    covered = {id for exercise in sprint.exercises for id in exercise.milestones}
+    assert {milestone.id for milestone in sprint.milestones} == covered
+    assert 4 <= len(sprint.exercises) <= 8
+
+
+@each_sprint
+def test_on_stubs_no_milestone_test_passes_and_each_failure_names_the_exercise(sprint: Sprint, results: Any) -> None:
+    result = results[f"{sprint.label} stubs"]
+    failed = failures(result)
+    passed = sorted(set(result.tests) - set(failed))
+    assert not passed, f"these pass on untouched stubs: {passed}"
+    for node, message in failed.items():
+        assert f"Sprint {sprint.label}, exercise" in message, f"{node} does not name an exercise:\n{message}"
+
+
+@each_sprint
+def test_one_stub_fails_every_test_that_its_exercise_lists_and_is_named(sprint: Sprint, results: Any) -> None:
+    for exercise in sprint.exercises:
+        result = results[f"{sprint.label} only {exercise.id}"]
+        failed = failures(result)
+        for milestone in (m for m in sprint.milestones if m.id in exercise.milestones):
+            of = [node for node in result.tests if node.partition("::")[2].partition("[")[0] == milestone.test_name]
+            told = [node for node in of if f"{exercise.label}:" in failed.get(node, "")]
+            assert told, f"exercise {exercise.id} lists {milestone.id}, whose test does not fail by it: {failed}"
+
+
+@each_sprint
+@pytest.mark.parametrize("framework", ["reference", "all solved", "earlier reference", "earlier solved"])
+def test_right_code_passes_wherever_the_learner_started(sprint: Sprint, framework: str, results: Any) -> None:
+    result = results.get(f"{sprint.label} {framework}")
+    if result is None:
+        pytest.skip("there is no earlier sprint")
+    assert failures(result) == {}
+    assert result.exit_code == 0, result.output[-2000:]
+
+
+@each_sprint
+def test_every_classic_bug_is_caught_by_a_message_that_names_it(sprint: Sprint) -> None:
+    listed = mutants.load(sprint)
+    assert len(listed) >= mutants.LEAST
+    assert {exercise.id for exercise in sprint.exercises} == {mutant.exercise.id for mutant in listed}
+    survivors = [
+        f"{fate.mutant.name}: none says {fate.mutant.message!r}, but: {fate.messages or 'all tests passed'}"
+        for fate in mutants.run(listed, PROCESSES)
+        if not fate.killed
+    ]
+    assert not survivors, "\n".join(survivors)
+    assert list(mutants.board(sprint)) == [mutant.name for mutant in listed], (
+        "course mutants --write renews the scoreboard"
+    )
