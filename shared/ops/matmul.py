@@ -56,7 +56,8 @@ class Linear(Function):
         """x Wᵀ + b for raw arrays x (…, in), weight (out, in), bias (out,) or None → (…, out).
 
         x has one dimension or more; those before the last are kept. What `backward` reads of x and weight is kept
-        in the tuple `self.saved`. None of the arguments is changed.
+        in the tuple `self.saved`, the shape of x, if needed, in `self.size` (`self.shape` is the engine's, for the
+        output's). None of the arguments is changed.
         """
         self.saved = (x if self.needs[1] else None, weight if self.needs[0] else None)
         self.size = x.shape

@@ -122,6 +122,7 @@ def test_a_linear_layer_and_its_three_gradients_match_the_hand_computation():
         "the backward pass of a linear layer",
         {
             "(4, 3)": "No array here has the shape (4, 3); W is (3, 4): is ∂L/∂W transposed? It is Gᵀx.",
+            "cannot reshape": "self.shape is the engine's, the shape of the output: keep that of x in self.size.",
             "expected 3": "One gradient is returned for each of x, W and b, in this order.",
         },
     ):
@@ -209,6 +210,10 @@ def test_cross_entropy_has_the_value_and_the_gradient_p_minus_y_computed_by_hand
             "a logarithm to base 2": sum(per_row) / 2 / math.log(2),
             "the wrong sign": -sum(per_row) / 2,
             "a squared error of the probabilities": ((p - one_hot) ** 2).mean(),
+            "every row read at every target, log_probs[:, target]: one entry of each row is wanted": -np.log(p)[
+                :, target
+            ].sum()
+            / 2,
         },
     )
     with doing("the gradient of the loss"):
@@ -647,8 +652,10 @@ def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers(rec
             with doing(f"{name} on a weight {shape}"):
                 returned = getattr(nn.init, name)(weight, **options)
             assert returned is weight, f"{name} fills the tensor it is given and returns it, but it returned another"
-            uniform = {"a bound of σ: a uniform distribution in ±r has variance r²/3": gain / 3} if "uni" in name else {}
-            check(f"{name}: {what}", fan * weight.numpy().var(), gain, mistakes | uniform, tolerance=0.05)
+            uniform = (
+                {"a bound of σ: a uniform distribution in ±r has variance r²/3": gain / 3} if "uni" in name else {}
+            )
+            check(f"{name}: {what}", fan * weight.numpy().var(), gain, mistakes | uniform, tolerance=0.1)
     with doing("kaiming_normal_ on a bias"), pytest.raises(ValueError, match="dim"):
         nn.init._calculate_fan_in_and_fan_out(shared.empty(5))
     uniform = nn.init.kaiming_uniform_(shared.empty(200, 800), nonlinearity="relu").numpy()
