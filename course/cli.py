@@ -66,33 +66,27 @@ def list_sprints() -> None:
 
 
 @app.command()
-def progress() -> None:
-    """Show what you have reached, skill by skill, and what is open. Writes progress/mine.md too."""
-    from . import outcomes
-    from . import progress as pages
+def progress(
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Show where every exercise stands, skill by skill, and the next step; writes progress/mine.html too."""
+    import webbrowser
 
-    record, sprints = _record(), load_sprints()
-    if not sprints:
+    from . import outcomes, page
+    from . import progress as standings
+    from .workspace import Workspace
+
+    workspace = Workspace()
+    found = standings.overview(workspace)
+    if not found.sprints:
         raise CourseError("There is no sprint here yet.")
-    table = Table("Sprint", "Milestones", "", box=None, pad_edge=False)
-    for sprint in sprints:
-        done, total = outcomes.passed(record, sprint), len(sprint.milestones)
-        table.add_row(f"{sprint.label} {sprint.title}", f"{done} of {total}", "█" * done + "░" * (total - done))
-    console.print(table)
-    skills = Table("Skill", "Shown", box=None, pad_edge=False)
-    for skill, (done, total) in pages.skills(sprints, record).items():
-        style = "green" if done == total else None
-        skills.add_row(skill, f"{done} of {total}", style=style)
-    console.print("", skills)
-    still = pages.open_milestones(sprints, record)
-    if still:
-        sprint, text, state = still[0]
-        console.print(f"\nNext: sprint {sprint.label}, “{escape(text)}” ({state}).")
-        console.print(f"{len(still)} open in all.")
-    else:
-        console.print("\nEvery milestone is reached.")
-    written = pages.write_page(sprints, record)
-    console.print(f"Written: {written.relative_to(ROOT)}", style="dim")
+    for warning in found.warnings:
+        print(f"course: {warning}", file=sys.stderr)
+    standings.show(found, console)
+    written = page.write(found, workspace, outcomes.now())
+    print(f"\nAs a page, with a picture of the framework: {written.relative_to(ROOT)}")
+    if browser and not webbrowser.open(written.as_uri()):
+        raise CourseError(f"no browser could be opened; open {written.relative_to(ROOT)} yourself.")
 
 
 @app.command()

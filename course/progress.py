@@ -164,11 +164,10 @@ def skills(sprints: tuple[Progress, ...]) -> dict[str, tuple[int, int]]:
 
 
 def next_step(sprints: tuple[Progress, ...]) -> Step:
-    """Finish what was begun, then go on to the sprint after it, then to those left out."""
+    """Finish what was begun, then the sprints after it, then those left out; last those that have no exercises."""
     begun = [p for p in sprints if p.started]
     last = begun[-1].sprint.number if begun else 0
-    rest = [p for p in sprints if not p.started]
-    rest = [p for p in rest if p.sprint.number > last] + [p for p in rest if p.sprint.number < last]
+    rest = sorted((p for p in sprints if not p.started), key=lambda p: (not p.rows, p.sprint.number < last))
     for progress in [*begun, *rest]:
         if not progress.finished:
             return _step(progress) if progress.started else _first_step(progress)
@@ -180,7 +179,7 @@ def _first_step(progress: Progress) -> Step:
     title = f"Sprint {sprint.label}, {sprint.title}"
     if progress.rows:
         return Step(f"Start {title}: {_amount(progress)}.", f"course start {sprint.label}")
-    return Step(f"Work through {title}, then test its milestones.", f"course check {sprint.label}")
+    return Step(f"Work through {title}; it has no exercises.", f"course lab {sprint.label}")
 
 
 def _step(progress: Progress) -> Step:
@@ -246,44 +245,44 @@ def when(checked: str) -> str:
 
 def show(found: Overview, console: Console) -> None:
     """Print the sprints, the exercises of those that were begun, the skills, and the next step."""
-    for warning in found.warnings:
-        console.print(Text(f"course: {warning}", style="yellow"))
+    table = Table("", "Sprint", "Milestones", "Exercises", "Time", box=None, pad_edge=False)
     for progress in found.sprints:
-        _show_sprint(progress, console)
+        done = sum(row.standing in DONE for row in progress.rows)
+        exercises = f"{done} of {len(progress.rows)}" if progress.started else f"{len(progress.rows)}, not started"
+        table.add_row(
+            progress.sprint.label,
+            Text(progress.sprint.title),
+            f"{progress.reached} of {len(progress.milestones)}",
+            exercises if progress.rows else "none",
+            duration(sum(row.exercise.minutes for row in progress.rows)) if progress.rows else "",
+            style="" if progress.started else "dim",
+        )
+    console.print(table)
+    for progress in found.sprints:
+        if progress.started:
+            _show_exercises(progress, console)
     _show_skills(found.skills, console)
     if found.changed:
         _show_changed(found.changed, console)
     _show_step(found.step, console)
 
 
-def _show_sprint(progress: Progress, console: Console) -> None:
-    sprint = progress.sprint
-    reached = f"milestones {progress.reached} of {len(progress.milestones)}"
-    head = Text(f"{sprint.label}  {sprint.title}: ", style="bold" if progress.started else "")
-    if progress.started:
-        console.print()
-        done = sum(row.standing in DONE for row in progress.rows)
-        head.append(f"exercises {done} of {len(progress.rows)}, {reached}", style="not bold")
-    elif progress.rows:
-        head.append(f"not started, {_amount(progress)}; {reached}", style="dim")
-    else:
-        head.append(reached, style="dim")
-    console.print(head)
-    if not progress.started:
-        return
+def _show_exercises(progress: Progress, console: Console) -> None:
+    console.print(Text(f"\n{progress.sprint.label}  {progress.sprint.title}", style="bold"))
     _line(console, ("", "Exercise", "Level", "Min", "Hints", "Standing"), style="dim")
+    said = ""  # a file that cannot be read fails all its exercises for one reason
     for row in progress.rows:
         one = row.exercise
         cells = (f"{one.number}", one.title, f"{one.difficulty}/5", f"{one.minutes}", f"{row.hints}/{len(one.hints)}")
         _line(console, (*cells, row.standing), STYLES[row.standing])
-        if row.message:
-            console.print(Padding(Text(_shortened(row.message), style="red"), (0, 0, 0, 7)))
-    console.print()
+        if row.message not in ("", said):
+            console.print(Padding(Text(_shortened(row.message), style="red"), (0, 0, 0, 4)))
+        said = row.message
 
 
 def _line(console: Console, cells: tuple[str, ...], state: str = "", style: str = "") -> None:
     """One row; the columns have fixed widths so that a failure's message may stand between two rows at full width."""
-    widths = (5, max(20, min(60, console.width - 51)), 5, 3, 5, 22)
+    widths = (2, max(20, min(60, console.width - 49)), 5, 3, 5, 22)
     grid = Table.grid(padding=(0, 2, 0, 0))
     for width, justify in zip(widths, ("right", "left", "right", "right", "right", "left"), strict=True):
         grid.add_column(width=width, justify=justify)  # type: ignore[arg-type]

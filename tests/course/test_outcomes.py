@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from course import outcomes, progress
+from course import outcomes
 from course.checking import check
 from course.sprints import CourseError, load_sprints
 
@@ -97,16 +97,6 @@ def test_an_interrupted_write_leaves_the_old_record(repository: Path, sprint, mo
         outcomes.save(sprint, {"adds": {"outcome": "failed"}}, repository)
     assert outcomes.record_path(repository).read_text() == before
     assert [p.name for p in outcomes.record_path(repository).parent.iterdir()] == ["outcomes.json"]
-
-
-def test_progress_counts_skills_and_lists_what_is_open(repository: Path, sprint) -> None:
-    record = {"sprints": {sprint.folder.name: {"checked": "2026-01-02T03:04:05", "milestones": {
-        "adds": {"outcome": "passed"}, "many": {"outcome": "failed"}}}}}  # fmt: skip
-    assert progress.skills([sprint], record) == {"adding": (1, 2), "order": (0, 1)}
-    assert [state for _, _, state in progress.open_milestones([sprint], record)] == ["failed"]
-    page = progress.write_page([sprint], record, repository).read_text()
-    assert "| 01 First things | 1 of 2 | 2026-01-02 03:04 |" in page
-    assert "(failed)" in page
 
 
 def test_the_record_is_plain_json(repository: Path, sprint) -> None:
