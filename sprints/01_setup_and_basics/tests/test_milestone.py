@@ -41,7 +41,7 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
     for mistake, value in (mistakes or {}).items():
         value = np.asarray(value)
         if value.shape == found.shape and np.allclose(found, value, **close):
-            pytest.fail(f"{what}: expected {right.round(4).tolist()}, got {found.round(4).tolist()}: {mistake}")
+            pytest.fail(f"{what}: {mistake}. Expected {right.round(4).tolist()}, got {found.round(4).tolist()}")
     assert found.shape == right.shape, (
         f"{what}: shape {found.shape} where {right.shape} is right. A gradient has the shape of the tensor "
         f"it belongs to; what broadcasting stretched has to be summed back"
@@ -50,11 +50,11 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
     factor = found[~unused] / right[~unused]
     hint = ""
     if unused.any() and not unused.all() and np.allclose(found[~unused], right[~unused], **close):
-        hint = ". Right where it is not 0; but what the result does not depend on has a gradient of 0"
+        hint = "right where it is not 0, but what the result does not depend on has a gradient of 0. "
     elif factor.size > 1 and np.allclose(found[unused], 0) and np.ptp(factor) < 1e-6 * abs(factor.mean()):
-        hint = f". Every entry is off by the factor {factor.mean():.4g}"
-        hint += ": the sign of a term is wrong" if abs(factor.mean() + 1) < 1e-6 else ": a constant is missing"
-    pytest.fail(f"{what}: expected {right.round(4).tolist()}, got {found.round(4).tolist()}{hint}")
+        meaning = "the sign of a term is wrong" if abs(factor.mean() + 1) < 1e-6 else "a constant is missing"
+        hint = f"every entry is off by the factor {factor.mean():.4g}: {meaning}. "
+    pytest.fail(f"{what}: {hint}Expected {right.round(4).tolist()}, got {found.round(4).tolist()}")
 
 
 EXPLAINED = {  # what an error on the way back is a sign of
@@ -75,7 +75,8 @@ def explained(what: str, error: Exception) -> str:
     """The error as the learner is told of it."""
     text = f"{type(error).__name__}: {error}"
     signs = [meaning for sign, meaning in EXPLAINED.items() if re.search(sign, text)]
-    return f"{what}: backward ended in {text}. " + (f"A sign that {signs[0]}" if signs else "Look where it was raised")
+    meaning = f"a sign that {signs[0]}" if signs else "look where it was raised"
+    return f"{what}: backward ended in {type(error).__name__}, {meaning}. It says: {error}"
 
 
 def backward(what: str, result: shared.Tensor, *gradient: shared.Tensor, **options: bool) -> None:
