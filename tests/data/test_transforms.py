@@ -172,6 +172,13 @@ def test_reading_through_a_matrix_agrees_with_grid_sample(mode, angle, factor, s
 
 
 @quick
+@given(st.floats(-360, 360), st.floats(-5, 5), st.floats(-5, 5))
+def test_the_rotation_matrix_is_the_affine_one_turned_the_other_way(angle, x, y):
+    expected = warp.inverse_affine_matrix(-angle, (0, 0), 1.0, (0.0, 0.0), (x, y))
+    np.testing.assert_allclose(warp.inverse_rotation_matrix(angle, (x, y)), expected, atol=1e-12)
+
+
+@quick
 @given(st.floats(-180, 180), st.floats(0.5, 2), st.floats(-40, 40), st.floats(-40, 40), st.floats(-5, 5))
 def test_the_matrix_undoes_shear_scale_rotation_and_shift(angle, factor, shear_x, shear_y, shift):
     center = np.array([1.5, -2.0])
