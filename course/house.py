@@ -140,7 +140,7 @@ def _standing(part: Part, row: Row) -> str:
 
 
 def summary(found: Iterable[Module]) -> str:
-    """`Of 812 functions 14 are yours: 9 passing, 2 failing, …`"""
+    """`Of the framework's 812 functions you began 14: 9 passing, 2 failing, …`"""
     found = list(found)
     total, counts = sum(m.functions for m in found), sum((m.counts for m in found), Counter())
     own = sum(m.own for m in found)
@@ -149,7 +149,7 @@ def summary(found: Iterable[Module]) -> str:
     else:
         states = ", ".join(f"{counts[s]} {WORDS[s]}" for s in STANDINGS if counts[s])
         text = f"Of the framework's {count(total, 'function')} you began {counts.total()}: {states}"
-    return text + (f"; {count(own, 'more function')} are helpers of your own" if own else "") + "."
+    return text + (f"; besides, {count(own, 'helper')} of your own" if own else "") + "."
 
 
 WORDS = {

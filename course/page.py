@@ -10,6 +10,8 @@ from urllib.parse import quote
 from .files import write_atomically
 from .house import CLASSES, MARKS, draw, modules, summary
 from .progress import DONE, OUTCOMES, STANDINGS, Overview, Progress, Row, Step, count, duration, when
+from .scoreboard import difficulty
+from .sources import module_path
 from .sprints import ROOT
 from .workspace import Workspace
 
@@ -66,8 +68,9 @@ def _notices(found: Overview) -> str:
             for module, functions in found.changed.items()
         )
         boxes.append(
-            '<div class="box older"><h2>The reference has changed since you began</h2>'
-            f"<p>Your files keep the older text of these functions:</p><dl>{names}</dl></div>"
+            '<div class="box older"><p><strong>The reference has changed since you began.</strong> Your files '
+            "keep the older text of these functions. Where something in them fails, compare them with those of "
+            f"<code>shared/</code>.</p><dl>{names}</dl></div>"
         )
     return "\n".join(boxes)
 
@@ -84,9 +87,9 @@ def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>" if text else ""
 
 
-def _link(file: str) -> str:
+def _link(file: str, text: str = "") -> str:
     """A link from progress/ to a file of the repository."""
-    return f'<a href="../{escape(quote(file))}">{escape(file)}</a>' if file else ""
+    return f'<a href="../{escape(quote(file))}">{escape(text or file)}</a>' if file else ""
 
 
 def _legend(rows: list[Row]) -> str:
@@ -126,25 +129,21 @@ def _exercises(progress: Progress) -> str:
 
 def _row(progress: Progress, row: Row) -> str:
     one = row.exercise
+    names = ", ".join(part.name for part in row.parts)
+    files = row.place or ", ".join(dict.fromkeys(module_path(part.module).as_posix() for part in row.parts))
     note = f"sprints/{progress.sprint.folder.name}/{one.note}"
-    targets = ", ".join(target.removeprefix("shared.") for target in one.targets)
-    level = f"{'●' * one.difficulty}{'○' * (5 - one.difficulty)}"
-    place = f" in <code>{escape(row.place)}</code>" if row.place else ""
+    level = f'<span role="img" aria-label="{one.difficulty} of 5">{difficulty(one.difficulty)}</span>'
     why = f'<span class="why" role="cell">{escape(row.message)}</span>' if row.message else ""
     return (
         f'<div class="row" role="row"><span role="cell">{one.number}</span>'
-        f'<span class="what" role="cell">{escape(one.title)} <span class="soft targets"><code>{escape(targets)}</code>'
-        f"{place}; {_link_short(note)}</span></span>"
-        f'<span class="cell level" role="cell" data-name="Level"><span role="img" '
-        f'aria-label="{one.difficulty} of 5">{level}</span></span>'
-        f'<span class="cell" role="cell" data-name="Time">{duration(one.minutes)}</span>'
-        f'<span class="cell" role="cell" data-name="Hints">{row.hints} of {len(one.hints)}</span>'
+        f'<span class="what" role="cell">{escape(one.title)}'
+        f'<span class="soft more">{_code(names)}</span>'
+        f'<span class="soft more"><span>{_code(files)}</span> <span>{_link(note, one.note)}</span></span></span>'
+        f'<span class="cell level" role="cell">{level}</span>'
+        f'<span class="cell" role="cell">{duration(one.minutes)}</span>'
+        f'<span class="cell" role="cell" data-name=" hints">{row.hints} of {len(one.hints)}</span>'
         f'<span class="standing" role="cell">{_badge(row.standing)}</span>{why}</div>'
     )
-
-
-def _link_short(note: str) -> str:
-    return f'<a href="../{escape(quote(note))}">{escape(Path(note).stem.replace("_", " "))}</a>'
 
 
 def _milestones(progress: Progress) -> str:

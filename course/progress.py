@@ -149,7 +149,8 @@ def _reason(workspace: Workspace, parts: tuple[Part, ...], stands: str, noted: d
             if not workspace.file(part.module).exists():
                 return f"{workspace.show(workspace.file(part.module))} is gone"
             return static_problem(workspace, part.module) or f"`{part.name}` cannot be read"
-    return str(noted.get("message", "")).partition("\n")[0]
+    first = str(noted.get("message", "")).partition("\n")[0]
+    return first.removeprefix("Failed: ").removeprefix("AssertionError: ")
 
 
 def skills(sprints: tuple[Progress, ...]) -> dict[str, tuple[int, int]]:
@@ -270,14 +271,14 @@ def show(found: Overview, console: Console) -> None:
 def _show_exercises(progress: Progress, console: Console) -> None:
     console.print(Text(f"\n{progress.sprint.label}  {progress.sprint.title}", style="bold"))
     _line(console, ("", "Exercise", "Level", "Min", "Hints", "Standing"), style="dim")
-    said = ""  # a file that cannot be read fails all its exercises for one reason
+    said = {""}  # a file that cannot be read fails all its exercises for one reason
     for row in progress.rows:
         one = row.exercise
         cells = (f"{one.number}", one.title, f"{one.difficulty}/5", f"{one.minutes}", f"{row.hints}/{len(one.hints)}")
         _line(console, (*cells, row.standing), STYLES[row.standing])
-        if row.message not in ("", said):
+        if row.message not in said:
             console.print(Padding(Text(_shortened(row.message), style="red"), (0, 0, 0, 4)))
-        said = row.message
+        said.add(row.message)
 
 
 def _line(console: Console, cells: tuple[str, ...], state: str = "", style: str = "") -> None:
