@@ -1,0 +1,63 @@
+"""What milestone tests share: comparisons whose failure tells a learner what the wrong answer looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+
+def require(holds: object, message: str) -> None:
+    """Fail with the message alone: pytest's own account of an assert prints whole tensors beneath it."""
+    if not holds:
+        pytest.fail(message, pytrace=False)
+
+
+def check(what: str, actual, expected, mistakes: dict[str, object] | None = None, tolerance: float = 1e-4) -> None:
+    """Fail with `what`, both values, and the mistake among `mistakes` whose value `actual` has."""
+    actual, expected = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
+    require(actual.shape == expected.shape, f"{what} has shape {actual.shape}, but {expected.shape} is expected")
+    if np.allclose(actual, expected, rtol=0, atol=tolerance):
+        return
+    hints = [
+        name
+        for name, value in (mistakes or {}).items()
+        if np.shape(value) == actual.shape and np.allclose(actual, value, rtol=5e-3, atol=tolerance)
+    ]
+    looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
+    shown = [np.array2string(a, precision=4, suppress_small=False) for a in (actual, expected)]
+    pytest.fail(f"{what}:\n{shown[0]}\nby hand:\n{shown[1]}{looks}", pytrace=False)
+
+
+def check_names(what: str, actual: list[str], expected: list[str], mistakes: dict[str, list[str]]) -> None:
+    """The same for a list of names."""
+    if actual == expected:
+        return
+    hints = [name for name, value in mistakes.items() if value == actual]
+    looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
+    pytest.fail(f"{what}:\n{actual}\nexpected:\n{expected}{looks}", pytrace=False)
+
+
+@contextmanager
+def doing(what: str, hints: dict[str, str] | None = None) -> Iterator[None]:
+    """Say what was computed when an exception came, and add the hint whose key is part of its text."""
+    try:
+        yield
+    except (NotImplementedError, AssertionError):
+        raise
+    except Exception as error:
+        looks = "".join(f"\n{hint}" for part, hint in (hints or {}).items() if part in str(error))
+        raise AssertionError(f"{what} ends in {type(error).__name__}: {error}{looks}") from error
+
+
+def refusal(load: Callable[[], object]) -> str:
+    """The text of the RuntimeError that `load` raises; "" if it raises none."""
+    try:
+        load()
+    except NotImplementedError:  # a RuntimeError as well: what is not written yet refuses nothing
+        raise
+    except RuntimeError as error:
+        return str(error)
+    return ""

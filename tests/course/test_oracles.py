@@ -1,0 +1,58 @@
+"""The comparisons of the milestone tests: they fail where they should, and say what the answer looks like."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from course.oracles import check, check_names, doing, refusal, require
+
+
+def failure(call) -> str:
+    with pytest.raises((pytest.fail.Exception, AssertionError)) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_a_value_that_is_right_passes_and_a_known_mistake_is_named():
+    check("the sum", [1.0, 2.0], np.array([1, 2.00001]), {"twice the sum": [2, 4]})
+    message = failure(lambda: check("the sum", [2.0, 4.0], [1, 2], {"half of it": [0.5, 1], "twice the sum": [2, 4]}))
+    assert message.startswith("the sum:\n") and "twice the sum" in message and "half" not in message
+
+
+def test_another_mistake_gets_no_name_and_a_wrong_shape_is_told():
+    assert "That is what" not in failure(lambda: check("the sum", 3.0, 1.0, {"twice the sum": 2.0}))
+    assert "has shape (1,), but () is expected" in failure(lambda: check("the sum", [1.0], 1.0))
+    assert "nan" in failure(lambda: check("the sum", np.nan, 1.0))
+
+
+def test_names_are_compared_in_order():
+    check_names("the names", ["a", "b"], ["a", "b"], {})
+    assert "the other way round" in failure(
+        lambda: check_names("the names", ["b", "a"], ["a", "b"], {"the other way round": ["b", "a"]})
+    )
+
+
+def test_an_exception_is_told_with_its_hint_and_a_stub_speaks_for_itself():
+    def divide(hints):
+        with doing("the mean", hints):
+            raise ZeroDivisionError("division by zero")
+
+    assert failure(lambda: divide({"zero": "Is it empty?", "nan": "no"})) == (
+        "the mean ends in ZeroDivisionError: division by zero\nIs it empty?"
+    )
+    with pytest.raises(NotImplementedError, match="exercise 1"), doing("the mean"):
+        raise NotImplementedError("exercise 1")
+    assert failure(lambda: require([], "nothing there")) == "nothing there"
+
+
+def test_a_refusal_is_a_runtime_error_and_no_stub():
+    def refuse(error):
+        raise error
+
+    assert refusal(lambda: None) == ""
+    assert refusal(lambda: refuse(RuntimeError("key a"))) == "key a"
+    with pytest.raises(NotImplementedError):
+        refusal(lambda: refuse(NotImplementedError("exercise 1")))
+    with pytest.raises(KeyError):
+        refusal(lambda: refuse(KeyError("a")))
