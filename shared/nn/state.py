@@ -57,7 +57,8 @@ def copy_or_refuse(name: str, keys: IncompatibleKeys, errors: list[str], copies:
     It raises where `keys` has missing or unexpected keys, or where there are `errors` (sentences, for example on a
     shape that does not fit). The RuntimeError names the model's class, `name`, and every key, and has every error:
 
-    >>> copy_or_refuse("MLP", IncompatibleKeys(["0.bias", "1.bias"], ["2.bias"]), [], [])  # doctest: +NORMALIZE_WHITESPACE
+    >>> keys = IncompatibleKeys(["0.bias", "1.bias"], ["2.bias"])
+    >>> copy_or_refuse("MLP", keys, [], [])  # doctest: +NORMALIZE_WHITESPACE
     Traceback (most recent call last):
     RuntimeError: Error(s) in loading state_dict for MLP:
         Missing key(s) in state_dict: "0.bias", "1.bias".
