@@ -16,7 +16,7 @@ from .sprints import ROOT
 from .workspace import Workspace
 
 TEMPLATE = Path(__file__).with_name("page.html")
-WIDE, NARROW = 1056.0, 360.0
+WIDE, NARROW = 900.0, 360.0  # in pixels of a screen on which the letters have their nominal size
 
 
 def path(root: Path = ROOT) -> Path:
