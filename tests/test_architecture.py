@@ -12,35 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from course.house import FLOORS
 from course.sprints import ROOT, Sprint, all_notebooks, load_sprint, load_sprints
 
 SHARED = ROOT / "shared"
-FLOORS = {
-    "overlay": 0,
-    "arrays": 0,
-    "grad_mode": 1,
-    "autograd": 1,
-    "tensor": 1,
-    "printing": 1,
-    "ops": 2,
-    "nn": 3,
-    "optim": 3,
-    "data": 3,
-    "checkpoint": 3,
-    "amp": 3,
-    "testing": 3,
-    "training": 3,
-    "drawing": 3,
-    "text": 4,
-    "models": 4,
-    "generation": 4,
-    "peft": 4,
-    "quantization": 4,
-    "distributed": 4,
-    "compat": 5,
-    "cuda": 1,
-    "": 5,  # shared/__init__.py, the public face
-}
 # The one deliberate knot, tied at the end of tensor.py: Tensor's methods call operations, which make Tensors.
 KNOT = ("shared.tensor", "shared.ops")
 HEAVY = ("numba", "scipy", "matplotlib", "sklearn", "pooch", "tqdm", "safetensors", "cupy", "torch", "pandas")
@@ -56,7 +31,7 @@ MODULES = {module_name(path): path for path in sorted(SHARED.rglob("*.py"))}
 
 def floor_of(module: str) -> int:
     room = module.removeprefix("shared").removeprefix(".").partition(".")[0]
-    assert room in FLOORS, f"{module}: say in FLOORS on which floor shared/{room} is"
+    assert room in FLOORS, f"{module}: say in course/house.py on which floor shared/{room} is"
     return FLOORS[room]
 
 
