@@ -587,7 +587,9 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
         require(message, f"a state dict {what} was accepted: it has to be refused with a RuntimeError")
         missed = [name for name in named if name not in message]
         require(
-            not missed, f"the refusal of a state dict {what} does not name {' and '.join(missed)}, but says:\n{message}"
+            not missed,
+            f"the refusal of a state dict {what} does not name {' and '.join(missed)}, though every key counts. "
+            f"It says:\n{message}",
         )
         require(
             new(strokes).tolist() == expected,
