@@ -126,7 +126,7 @@ def modules(rows: Iterable[Row], workspace: Workspace, root: Path = ROOT) -> lis
 def _functions_of(path: Path) -> set[str]:
     try:
         return set(sources.functions(path.read_text(encoding="utf-8")))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, OSError):
         return set()
 
 

@@ -224,7 +224,10 @@ def test_half_an_exercise_is_still_a_stub(learner: Learner) -> None:
 @pytest.mark.parametrize(
     "spoil, reason",
     [
-        (lambda path: path.write_text(path.read_text() + "def f(:\n"), "workspace/shared/autograd.py, line 19: invalid syntax: `def f(:`"),
+        (
+            lambda path: path.write_text(path.read_text() + "def f(:\n"),
+            "workspace/shared/autograd.py, line 19: invalid syntax: `def f(:`",
+        ),
         (lambda path: path.write_text(path.read_text().replace("def add", "def plus")), "`add` is gone"),
         (lambda path: path.write_bytes(b"\xff\x00"), "workspace/shared/autograd.py"),
         (lambda path: path.unlink(), "workspace/shared/autograd.py is gone"),
@@ -282,6 +285,12 @@ def test_who_began_with_a_later_sprint_finishes_it_first(learner: Learner) -> No
     learner.judged(1, progress.PASSING, sprint=2)
     learner.reached("less", sprint=2)
     assert learner.overview().step.command == "course start 01"
+    third = learner.root / "sprints" / "03_third_things"
+    (third / "notes").mkdir(parents=True)
+    (third / "notes" / "01_less.md").write_text("# Less\n")
+    (third / "sprint.toml").write_text(SECOND.replace("number = 2", "number = 3").replace("less.less", "more.more"))
+    (learner.root / "shared" / "ops" / "more.py").write_text("def more(a, b):\n    return a + b\n")
+    assert learner.overview().step.command == "course start 03"
 
 
 def test_an_exercise_that_came_later_is_to_be_started(learner: Learner) -> None:
@@ -412,13 +421,20 @@ def test_what_a_learner_wrote_is_text_on_the_page(learner: Learner) -> None:
     learner.write("autograd.py", "both", "return 0")
     learner.judged(2, progress.FAILING, HOSTILE)
     learner.judged(1, progress.PASSING)
-    (learner.file("ops") / "own<script>&.py").write_text("def mine():\n    return 1\n")
     path = learner.root / "workspace" / "workspace.json"
     path.write_text(path.read_text().replace('"helper"', '"<script>h</script>"'))
     text = learner.page()
     assert "<script" not in text and "<b>compare" not in text
     reader = Reader(text)
     assert HOSTILE in reader.text and "Add & <b>compare</b>" in reader.text and "<script>h</script>" in reader.text
+
+
+def test_a_workspace_of_any_name_is_text_on_the_page(learner: Learner) -> None:
+    workspace = Workspace(learner.root / "my <script>&amp; <b>", learner.root)
+    workspace.start(load_sprints(learner.root))
+    text = page.page(progress.overview(workspace, learner.root), workspace, "<script>", learner.root)
+    assert "<script" not in text and "&amp; <b>" not in text
+    assert "my <script>&amp; <b>/shared/autograd.py:1" in Reader(text).text
 
 
 def test_a_damaged_record_is_reported_on_the_page(learner: Learner) -> None:
