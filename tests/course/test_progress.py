@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from course import certify, house, outcomes, page, progress
-from course.sprints import load_sprints
+from course.sprints import ROOT, load_sprints
 from course.workspace import Workspace
 
 ADDING = """\
@@ -487,6 +491,27 @@ def test_the_picture_has_a_box_per_file_coloured_by_what_is_the_learners(learner
     )
 
 
+def test_a_file_takes_the_colour_of_what_most_needs_a_look(learner: Learner) -> None:
+    def colour() -> str:
+        groups = {g.findtext("title", "").partition(":")[0]: g for g in picture(learner).iter("g")}
+        return groups["shared.autograd"].get("class", "").removeprefix("module ")
+
+    learner.start(1)
+    assert colour() == "stub"
+    learner.write("autograd.py", "add", "return b + a")
+    learner.write("autograd.py", "both", "return 0")
+    assert colour() == "changed"
+    learner.judged(1, progress.PASSING)
+    learner.judged(2, progress.FAILING)
+    assert colour() == "failing"
+    learner.judged(2, progress.PASSING)
+    assert colour() == "passing"
+    learner.note(2, consulted=True)
+    assert colour() == "consulted"
+    learner.file("autograd.py").write_text("def f(:\n")
+    assert colour() == "failing"
+
+
 def test_an_untouched_framework_is_all_reference(learner: Learner) -> None:
     assert {g.get("class") for g in picture(learner).iter("g")} == {"module reference"}
     found = house.modules(learner.overview().rows, learner.workspace, learner.root)
@@ -559,3 +584,25 @@ def test_the_real_course_has_a_row_for_every_exercise() -> None:
     text = Reader(page.page(found, workspace, "")).text
     for row in found.rows:
         assert row.exercise.title in text and f"{row.name.replace(' ', '.')} {row.exercise.id}" in text
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_shows_writes_and_opens(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "course", root / "course", ignore=shutil.ignore_patterns("__pycache__"))
+    opened, browser = tmp_path / "opened.txt", tmp_path / "browser.py"
+    browser.write_text(f"import sys, pathlib\npathlib.Path({str(opened)!r}).write_text(sys.argv[1])\n")
+    outcomes.record_path(root).parent.mkdir()
+    outcomes.record_path(root).write_text("{ half")
+    variables = {**os.environ, "PYTHONPATH": str(root), "BROWSER": f'"{sys.executable}" "{browser}" %s'}
+    variables.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "course", "progress", "--open"]
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "could not be read" in done.stderr and "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and "\x1b" not in done.stdout
+    assert lines[-1].endswith(": progress/mine.html")
+    assert "do  course start 01" in done.stdout
+    assert opened.read_text() == (root / "progress" / "mine.html").as_uri()
