@@ -9,6 +9,7 @@ Nothing is overwritten without a copy in backup/.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
 import json
@@ -63,13 +64,18 @@ class Workspace:
                     f"{self.show(self.record_path)} was written by a newer version of the course: update it."
                 )
             for entry in record["exercises"].values():
-                entry["started"]
+                list(entry["targets"])
             for functions in record["modules"].values():
                 functions.items()
             return record
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if modules := self.modules():
+                self.warnings.append(
+                    f"{self.show(self.record_path)} is missing, so it is unknown which exercises you began. Your "
+                    f"{len(modules)} modules are untouched; `course start NN` notes down again what you had begun."
+                )
             return empty
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError) as error:
             aside = set_aside(self.record_path)
             self.warnings.append(
                 f"{self.show(self.record_path)} could not be read ({type(error).__name__}: {error}) and was set aside "
@@ -91,16 +97,27 @@ class Workspace:
 
     def modules(self) -> list[str]:
         """The modules of which the learner has a version of their own."""
-        base = self.folder / "shared"
-        return sorted(
-            ".".join(path.relative_to(self.folder).with_suffix("").parts)
-            for path in base.rglob("*.py")
-            if path.name != "__init__.py"
-        )
+        files = (path for path in (self.folder / "shared").rglob("*.py") if path.is_file())
+        names = (path.relative_to(self.folder).with_suffix("").parts for path in files if path.stem != "__init__")
+        # A notebook's checkpoints and an editor's copies are not modules.
+        return sorted(".".join(parts) for parts in names if all(part.isidentifier() for part in parts))
 
     def started(self, exercise: Exercise) -> bool:
         """True where the learner has begun this exercise."""
         return exercise.key in self.record["exercises"]
+
+    def _begun(self, exercise: Exercise, target: str) -> bool:
+        """True where this function of the exercise was blanked; the course may have added functions since."""
+        return target in self.record["exercises"].get(exercise.key, {"targets": ()})["targets"]
+
+    def expected(self) -> list[str]:
+        """The modules that hold begun exercises: of these the workspace should have a file."""
+        modules = {}
+        for entry in self.record["exercises"].values():
+            for target in entry["targets"]:
+                with contextlib.suppress(CourseError):  # the course has dropped that module
+                    modules[sources.split(target, self.root)[0]] = True
+        return sorted(modules)
 
     def parts(self, exercise: Exercise) -> list[Part]:
         """The exercise's functions, each with its state in the learner's file."""
@@ -108,16 +125,16 @@ class Workspace:
         for target in exercise.targets:
             module, name = sources.split(target, self.root)
             path = self.file(module)
-            if not self.started(exercise):
+            if not self._begun(exercise, target):
                 parts.append(Part(target, module, name, NOT_STARTED))
                 continue
             try:
-                found = sources.functions(path.read_text(encoding="utf-8")).get(name)
-            except (SyntaxError, ValueError):
-                parts.append(Part(target, module, name, BROKEN))
-                continue
+                found = sources.functions(sources.read(path)).get(name)
             except FileNotFoundError:
                 found = None
+            except (SyntaxError, OSError):
+                parts.append(Part(target, module, name, BROKEN))
+                continue
             if found is None:
                 parts.append(Part(target, module, name, MISSING))
             else:
@@ -165,29 +182,31 @@ class Workspace:
 
     def start(self, sprints: Iterable[Sprint]) -> list[Exercise]:
         """Blanks the exercises of `sprints` that were not begun yet, and returns them; all else stays as it is."""
-        wanted = [(s, e) for s in sprints for e in s.exercises if not self.started(e)]
+        wanted = [(s, e) for s in sprints for e in s.exercises if not all(self._begun(e, t) for t in e.targets)]
         texts: dict[str, str] = {}
         blanked: list[tuple[str, str]] = []
         for sprint, exercise in wanted:
             for target in exercise.targets:
                 module, name = sources.split(target, self.root)
-                if module not in texts:
-                    texts[module] = self._text(module)
                 try:
-                    if not self._own_work(module, name, texts[module]):
+                    if module not in texts:
+                        texts[module] = self._text(module)
+                    if not self._begun(exercise, target) and not self._own_work(module, name, texts[module]):
                         texts[module] = self._with_stub(texts[module], module, name, exercise, sprint)
                         blanked.append((module, name))
-                except (CourseError, SyntaxError) as error:
+                except (CourseError, SyntaxError, OSError) as error:
                     raise self._unreadable(module, error) from None
+        fresh = {module for module in texts if not self.file(module).exists()}
         for module, text in texts.items():
             self._write(module, text)
-        self._note([exercise for _, exercise in wanted], blanked)
+        self._note([exercise for _, exercise in wanted], blanked, fresh)
         return [exercise for _, exercise in wanted]
 
     def reset(self, sprint: Sprint, exercise: Exercise | None = None) -> list[Path]:
         """Puts the stubs back, of one exercise or of the whole sprint; returns the copies of what was replaced.
 
-        A file that Python cannot read is replaced by the reference with all begun exercises of the file as stubs.
+        With the whole sprint, a file that Python cannot read, or in which other code misses something, is replaced by
+        the reference with all begun exercises of the file as stubs.
         """
         exercises = [exercise] if exercise else [e for e in sprint.exercises if self.started(e)]
         if not exercises or not all(map(self.started, exercises)):
@@ -195,82 +214,120 @@ class Workspace:
             raise CourseError(f"You have not started {what} {sprint.label} yet: course start {sprint.label}.")
         texts: dict[str, str] = {}
         blanked: list[tuple[str, str]] = []
+        fresh: set[str] = set()
         for one in exercises:
             for target in one.targets:
                 module, name = sources.split(target, self.root)
                 blanked.append((module, name))
+                if not self.file(module).exists():
+                    fresh.add(module)
                 try:
-                    text = texts.get(module) or self._text(module)
+                    text = texts[module] if module in texts else self._text(module)
                     texts[module] = self._with_stub(text, module, name, one, sprint)
-                except (CourseError, SyntaxError) as error:
+                except (CourseError, SyntaxError, OSError) as error:
                     if exercise:
                         raise self._unreadable(module, error) from None
+                    texts[module] = self._with_stub(self._anew(module), module, name, one, sprint)
+                    fresh.add(module)
+        if not exercise:
+            for module in {*texts} - fresh:
+                if sources.definitions(self.reference(module)) - sources.definitions(texts[module], assigned=True):
                     texts[module] = self._anew(module)
+                    fresh.add(module)
         copies = [copy for module, text in texts.items() if (copy := self._write(module, text))]
-        self._note(exercises, blanked)
+        self._note(exercises, blanked, fresh)
         return copies
 
     def _unreadable(self, module: str, error: Exception) -> CourseError:
         path = self.show(self.file(module))
-        line = f" (line {error.lineno}: {error.msg})" if isinstance(error, SyntaxError) else f" ({error})"
+        if isinstance(error, SyntaxError):
+            reason = f"cannot be read as Python (line {error.lineno}: {error.msg})"
+        elif isinstance(error, OSError):
+            reason = f"cannot be read ({error.strerror})"
+        else:
+            reason = f"has no place for the stub ({error})"
         return CourseError(
-            f"{path} cannot be read as Python{line}, so nothing was changed. Mend it first; or put all stubs of this "
-            f"file back, your text being kept as a copy: course reset NN, with the sprint's number."
+            f"{path} {reason}, so nothing was changed. Mend it first; or put all stubs of this file back, your text "
+            f"being kept as a copy: course reset NN, with the sprint's number."
         )
 
     def _text(self, module: str) -> str:
         path = self.file(module)
-        return path.read_text(encoding="utf-8") if path.exists() else self.reference(module)
+        return sources.read(path) if path.exists() else self._anew(module)
 
     def _own_work(self, module: str, name: str, text: str) -> bool:
         """True where the learner's file has something other than what it was copied with: work without a record."""
         if not self.file(module).exists():
             return False
         found = sources.functions(text).get(name)
-        copied = self.record["modules"].get(module, {}).get(name)
-        reference = sources.functions(self.reference(module))[name].code
-        return found is not None and found.code not in (copied, reference)
+        if found is None or found.stub:
+            return False
+        reference = sources.functions(self.reference(module))[name]
+        if copied := self.record["modules"].get(module, {}).get(name):
+            return found.code not in (copied, reference.code)
+        return found.text != reference.text
 
     def _with_stub(self, text: str, module: str, name: str, exercise: Exercise, sprint: Sprint) -> str:
         """`text` with the reference's signature and docstring of one function, and a stub as its body."""
-        stub = sources.message(exercise, sprint.folder.name)
-        blanked = sources.blanked(self.reference(module), {name: stub})
-        return sources.put(text, name, sources.functions(blanked)[name].text)
+        reference = self.reference(module)
+        blanked = sources.blanked(reference, {name: sources.message(exercise, sprint.folder.name)})
+        names = list(sources.functions(reference))
+        result = sources.put(text, name, sources.functions(blanked)[name].text, names[: names.index(name)])
+        if not sources.functions(result)[name].stub:
+            raise CourseError(f"{name} is defined in another place too")
+        return result
 
     def _anew(self, module: str) -> str:
         """The reference's module with every begun exercise in it as a stub."""
         text = self.reference(module)
         for sprint in load_sprints(self.root):
-            for exercise in filter(self.started, sprint.exercises):
+            for exercise in sprint.exercises:
                 for target in exercise.targets:
                     owner, name = sources.split(target, self.root)
-                    if owner == module:
+                    if owner == module and self._begun(exercise, target):
                         text = self._with_stub(text, module, name, exercise, sprint)
         return text
 
     def _write(self, module: str, text: str) -> Path | None:
         """Writes a module; what was there before goes to backup/, and its new place is returned."""
         path = self.file(module)
-        copy = None
-        if path.exists():
-            before = path.read_text(encoding="utf-8")
-            if before == text:
+        try:
+            if not path.exists():
+                write_atomically(path, text)
+                return None
+            before = path.read_bytes() if path.is_file() else b""
+            after = sources.encoded(text, before)
+            if path.is_file() and before == after:
                 return None
             stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S_%f")
             copy = self.folder / "backup" / stamp / sources.module_path(module)
-            write_atomically(copy, before)
-        write_atomically(path, text)
-        return copy
+            if path.is_file():
+                write_atomically(copy, before)
+            else:  # a folder of that name
+                copy.parent.mkdir(parents=True)
+                path.rename(copy)
+            write_atomically(path, after)
+            return copy
+        except OSError as error:
+            raise CourseError(f"{self.show(path)} could not be written: {error.strerror or error}.") from None
 
-    def _note(self, exercises: Iterable[Exercise], blanked: Iterable[tuple[str, str]]) -> None:
-        """Records what was begun, and the reference's functions as they were copied."""
+    def _note(self, exercises: list[Exercise], blanked: Iterable[tuple[str, str]], fresh: Iterable[str]) -> None:
+        """Records what was begun, and the reference's functions as they were copied: of `fresh` modules, all."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         for exercise in exercises:
             self.record["exercises"][exercise.key] = {"started": now, "targets": list(exercise.targets)}
+        for module in fresh:
+            self.record["modules"][module] = _codes(self.reference(module))
+        for exercise in exercises:
+            for target in exercise.targets:  # work without a record: as it was copied is as it is now
+                module, _ = sources.split(target, self.root)
+                self.record["modules"].setdefault(module, _codes(self.reference(module)))
         for module, name in blanked:
             codes = _codes(self.reference(module))
-            self.record["modules"].setdefault(module, codes)[name] = codes[name]
-        write_atomically(self.record_path, json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+            self.record["modules"][module][name] = codes[name]
+        text = json.dumps(self.record, indent=1, ensure_ascii=False) + "\n"
+        if not self.record_path.exists() or self.record_path.read_text(encoding="utf-8") != text:
+            write_atomically(self.record_path, text)
 
 
 def _codes(source: str) -> dict[str, str]:
