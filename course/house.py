@@ -125,8 +125,8 @@ def modules(rows: Iterable[Row], workspace: Workspace, root: Path = ROOT) -> lis
 
 def _functions_of(path: Path) -> set[str]:
     try:
-        return set(sources.functions(path.read_text(encoding="utf-8")))
-    except (SyntaxError, ValueError, OSError):
+        return set(sources.functions(sources.read(path)))
+    except (SyntaxError, OSError):
         return set()
 
 

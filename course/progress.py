@@ -14,7 +14,7 @@ from rich.text import Text
 
 from . import outcomes
 from .certify import CONSULTED, FAILING, PASSING, UNCHECKED, standing
-from .preflight import static_problem
+from .preflight import reason
 from .sprints import ROOT, Exercise, Milestone, Sprint, load_sprints
 from .workspace import BROKEN, MISSING, NOT_STARTED, STUB, Part, Workspace
 
@@ -146,9 +146,7 @@ def _reason(workspace: Workspace, parts: tuple[Part, ...], stands: str, noted: d
         return ""
     for part in parts:
         if part.state in (BROKEN, MISSING):
-            if not workspace.file(part.module).exists():
-                return f"{workspace.show(workspace.file(part.module))} is gone"
-            return static_problem(workspace, part.module) or f"`{part.name}` cannot be read"
+            return reason(workspace, part)
     first = str(noted.get("message", "")).partition("\n")[0]
     return first.removeprefix("Failed: ").removeprefix("AssertionError: ")
 
