@@ -207,6 +207,14 @@ def reset(
 
 
 @app.command()
+def renew() -> None:
+    """Bring what the reference has changed since you started into your modules; your own functions stay."""
+    from . import exercises
+
+    exercises.renew()
+
+
+@app.command()
 def hint(
     sprint: OneSprint,
     exercise: ExerciseNumber,
@@ -255,6 +263,36 @@ def mutants(
     sprints = [load_sprint(find_folder(sprint))] if sprint else load_sprints()
     if not exercises.mutants(sprints, name or "", write):
         raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- for teachers
+
+
+@app.command()
+def grade(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="One folder, or zip file, per learner.")],
+    sprint: Annotated[list[str] | None, typer.Option("--sprint", metavar="NN", help="Repeatable; else all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the tables go; default: grades-DATE beside FOLDER.")] = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds per learner and sprint.")] = 300.0,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=0.1, help="Seconds per test.")] = 10.0,
+    processes: Annotated[int, typer.Option(min=1, help="Learners graded at a time.")] = 2,
+) -> None:
+    """Grade a folder of learners' workspaces: grades.csv and grades.html, per learner and exercise.
+
+    The exit code is 0 when every learner was graded, whatever the grades. course/TEACHERS.md says what they certify.
+    """
+    from . import grade as grading
+
+    grades, warnings, paths = grading.grade(folder, sprint, out, limit, time_limit, processes)
+    for warning in warnings:
+        print(f"course: {warning}", file=sys.stderr)
+    table = Table("Learner", "Exercises", "Seconds", box=None, pad_edge=False)
+    for one in grades:
+        words = ", ".join(f"{count} {outcome}" for outcome, count in grading.counts(one).items())
+        table.add_row(escape(one.name), escape(words or one.rows[0].message), f"{one.seconds:.1f}")
+    console.print(table)
+    for path in paths:
+        print(f"written: {path}")
 
 
 # ---------------------------------------------------------------- data

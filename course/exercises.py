@@ -78,6 +78,20 @@ def reset(sprint: Sprint, number: int | None) -> None:
         print(f"What you had is in {workspace.show(copy)}")
 
 
+def renew() -> None:
+    """Take over what the reference has changed, and say what and where the old texts are."""
+    from .renew import renew
+
+    workspace = _workspace()
+    changed = workspace.changed_in_reference()
+    copies, remarks = renew(workspace)
+    print("\n".join(f"The reference's {name} has changed." for name in changed) or "The reference has not changed.")
+    for copy in copies:
+        print(f"What you had is in {workspace.show(copy)}")
+    for remark in remarks:
+        print(remark)
+
+
 def hint(sprint: Sprint, number: int, again: bool) -> None:
     """Print the next hint, or those given already, and count it."""
     exercise = sprint.exercise(number)

@@ -192,7 +192,7 @@ class Workspace:
                     if module not in texts:
                         texts[module] = self._text(module)
                     if not self._begun(exercise, target) and not self._own_work(module, name, texts[module]):
-                        texts[module] = self._with_stub(texts[module], module, name, exercise, sprint)
+                        texts[module] = self.with_stub(texts[module], module, name, exercise, sprint)
                         blanked.append((module, name))
                 except (CourseError, SyntaxError, OSError) as error:
                     raise self._unreadable(module, error) from None
@@ -223,11 +223,11 @@ class Workspace:
                     fresh.add(module)
                 try:
                     text = texts[module] if module in texts else self._text(module)
-                    texts[module] = self._with_stub(text, module, name, one, sprint)
+                    texts[module] = self.with_stub(text, module, name, one, sprint)
                 except (CourseError, SyntaxError, OSError) as error:
                     if exercise:
                         raise self._unreadable(module, error) from None
-                    texts[module] = self._with_stub(self._anew(module), module, name, one, sprint)
+                    texts[module] = self.with_stub(self._anew(module), module, name, one, sprint)
                     fresh.add(module)
         if not exercise:
             for module in {*texts} - fresh:
@@ -236,6 +236,12 @@ class Workspace:
                     fresh.add(module)
         copies = [copy for module, text in texts.items() if (copy := self._write(module, text))]
         self._note(exercises, blanked, fresh)
+        return copies
+
+    def write_renewed(self, texts: dict[str, str]) -> list[Path]:
+        """Writes modules that were made from today's reference; returns the copies of what was replaced."""
+        copies = [copy for module, text in texts.items() if (copy := self._write(module, text))]
+        self._note([], [], texts)
         return copies
 
     def _unreadable(self, module: str, error: Exception) -> CourseError:
@@ -267,7 +273,7 @@ class Workspace:
             return found.code not in (copied, reference.code)
         return found.text != reference.text
 
-    def _with_stub(self, text: str, module: str, name: str, exercise: Exercise, sprint: Sprint) -> str:
+    def with_stub(self, text: str, module: str, name: str, exercise: Exercise, sprint: Sprint) -> str:
         """`text` with the reference's signature and docstring of one function, and a stub as its body."""
         reference = self.reference(module)
         blanked = sources.blanked(reference, {name: sources.message(exercise, sprint.folder.name)})
@@ -285,7 +291,7 @@ class Workspace:
                 for target in exercise.targets:
                     owner, name = sources.split(target, self.root)
                     if owner == module and self._begun(exercise, target):
-                        text = self._with_stub(text, module, name, exercise, sprint)
+                        text = self.with_stub(text, module, name, exercise, sprint)
         return text
 
     def _write(self, module: str, text: str) -> Path | None:
