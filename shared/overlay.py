@@ -11,10 +11,10 @@ exercise among right versions of all the others.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -52,8 +52,9 @@ def learners_file(module: str) -> Path | None:
     folder = workspace()
     if folder is None or not module.startswith("shared.") or module in exceptions():
         return None
-    path = folder.joinpath(*module.split(".")).with_suffix(".py")
-    return path if path.is_file() else None
+    inside = Path(*module.split("."))
+    path = folder / inside.with_suffix(".py")
+    return path if path.is_file() and not (_REFERENCE / inside).is_dir() else None  # a package stays the reference's
 
 
 def install() -> None:
@@ -61,7 +62,8 @@ def install() -> None:
     folder = workspace()
     if folder is not None:
         os.environ[VARIABLE] = str(folder)  # for processes that start in another directory
-        sys.meta_path.insert(0, _Finder())
+        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):  # a notebook may import shared again
+            sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
@@ -77,30 +79,56 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        code = self.source_to_code(self.get_data(path), path)
         names = {name.removeprefix(f"{fullname}.") for name in exceptions() if name.startswith(f"{fullname}.")}
         if not names:
-            return code
-        path = str(_REFERENCE.joinpath(*fullname.split(".")).with_suffix(".py"))
-        right = _functions(self.source_to_code(self.get_data(path), path))
-        return _replaced(code, {name: right[name] for name in names if name in right})
+            return self.source_to_code(self.get_data(path), path)
+        right = str(_REFERENCE.joinpath(*fullname.split(".")).with_suffix(".py"))
+        return _grafted(self.get_data(path), path, self.get_data(right), right, names)
 
 
-def _nested(code: CodeType) -> Iterable[CodeType]:
-    return (constant for constant in code.co_consts if isinstance(constant, CodeType))
+def _grafted(source: bytes, path: str, reference: bytes, reference_path: str, names: set[str]) -> CodeType:
+    """The code of `source` with the functions `names` of `reference`: signature, decorators, defaults and body."""
+    new = {name: node for name, node in _functions(ast.parse(reference)).items() if name in names}
+    tree = ast.parse(source, path)
+    for name in new.keys() - _functions(tree, new).keys():  # deleted by the learner
+        body: list[ast.stmt] | None = tree.body
+        for part in name.split(".")[:-1]:
+            body = next((n.body for n in body or () if isinstance(n, ast.ClassDef) and n.name == part), None)
+        if body is not None:
+            body.append(new[name])
+    # Their code objects come from the reference's own file, so that a traceback shows its lines.
+    right = _codes(compile(reference, reference_path, "exec", dont_inherit=True))
+    return _replaced(compile(tree, path, "exec", dont_inherit=True), {name: right[name] for name in new})
 
 
-def _functions(code: CodeType) -> dict[str, CodeType]:
+def _functions(tree: ast.AST, new: dict[str, ast.stmt] | None = None, prefix: str = "") -> dict[str, ast.stmt]:
+    """{qualified name: definition} of the functions of a module or class, each first replaced by the one in `new`."""
+    found: dict[str, ast.stmt] = {}
+    for _, value in ast.iter_fields(tree):
+        if not isinstance(value, list):
+            continue
+        for position, node in enumerate(value):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                value[position] = found[prefix + node.name] = (new or {}).get(prefix + node.name, node)
+            elif isinstance(node, ast.ClassDef):
+                found.update(_functions(node, new, f"{prefix}{node.name}."))
+            elif isinstance(node, (ast.stmt, ast.excepthandler)):
+                found.update(_functions(node, new, prefix))
+    return found
+
+
+def _codes(code: CodeType) -> dict[str, CodeType]:
     """{qualified name: code} of the functions and classes inside `code`."""
     found: dict[str, CodeType] = {}
-    for inner in _nested(code):
-        found[inner.co_qualname] = inner
-        found.update(_functions(inner))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            found[inner.co_qualname] = inner
+            found.update(_codes(inner))
     return found
 
 
 def _replaced(code: CodeType, new: dict[str, CodeType]) -> CodeType:
-    """`code` with the functions named in `new` taken from there; signatures and decorators stay."""
+    """`code` with the functions named in `new` taken from there."""
     constants = [
         (new.get(constant.co_qualname) or _replaced(constant, new)) if isinstance(constant, CodeType) else constant
         for constant in code.co_consts
