@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import outcomes, sources, warm
+from . import outcomes, warm
 from .checking import judge
-from .outcomes import FAILED
-from .preflight import Problem, problems
+from .outcomes import FAILED, SKIPPED
+from .preflight import Problem, problems, reason
 from .sprints import ROOT, CourseError, Exercise, Sprint, load_sprints
 from .testing import LIMIT
 from .workspace import BROKEN, MISSING, NOT_STARTED, STUB, WRITTEN, Workspace
@@ -23,7 +23,7 @@ from .workspace import BROKEN, MISSING, NOT_STARTED, STUB, WRITTEN, Workspace
 PASSING, FAILING, UNCHECKED, CONSULTED = (
     "passing",
     "failing",
-    "changed since its last check",
+    "to be checked",
     "passing, reference consulted",
 )
 
@@ -101,6 +101,7 @@ def certify(
     """
     chosen = list(sprint.exercises if exercises is None else exercises)
     found: dict[str, Verdict] = {}
+    codes: dict[str, str] = {}  # as they were before the tests ran: the learner may go on writing meanwhile
     jobs = [whole(sprint, workspace, limit)] if exercises is None else []
     broken = problems(workspace)
     for exercise in chosen:
@@ -108,11 +109,14 @@ def certify(
         if state in (NOT_STARTED, STUB):
             found[exercise.key] = Verdict(exercise, state)
             continue
-        modules = {sources.split(target, workspace.root)[0] for target in exercise.targets}
-        problem = next((p for p in broken if p.module in modules), None)
-        if problem or state in (BROKEN, MISSING):
-            found[exercise.key] = Verdict(exercise, FAILING, problem.text if problem else state, code)
+        modules = {problem.module for problem in broken}
+        parts = [
+            part for part in workspace.parts(exercise) if part.module in modules or part.state in (BROKEN, MISSING)
+        ]
+        if parts:
+            found[exercise.key] = Verdict(exercise, FAILING, reason(workspace, parts[0], broken), code)
         else:
+            codes[exercise.key] = code
             jobs.append(isolated(sprint, exercise, workspace, broken, limit))
     by_key = {exercise.key: exercise for exercise in chosen}
     milestones: dict[str, dict[str, Any]] = {}
@@ -124,12 +128,27 @@ def certify(
                 raise CourseError(f"pytest could not run the tests of sprint {sprint.label}:\n{result.output[-2000:]}")
             continue
         exercise = by_key[result.key]
-        failure = next((t["message"] for t in result.tests.values() if t["outcome"] == FAILED), None)
-        if failure is None and result.exit_code != 0:
-            failure = "its tests did not end in time" if result.exit_code is None else result.output.strip()[-500:]
+        failure = _failure(result, tests_of(sprint, exercise))
         standing = PASSING if failure is None else FAILING
-        found[result.key] = Verdict(exercise, standing, failure or "", workspace.code(exercise))
+        found[result.key] = Verdict(exercise, standing, failure or "", codes[result.key])
     return Certificate(sprint, milestones, [found[exercise.key] for exercise in chosen], seconds)
+
+
+def _failure(result: warm.Result, tests: tuple[str, ...]) -> str | None:
+    """Why an exercise does not pass; None only where every one of its tests ran, none failed and one passed."""
+    failed = (test["message"] for test in result.tests.values() if test["outcome"] == FAILED)
+    if (message := next(failed, None)) is not None:
+        return message
+    if result.exit_code is None:
+        return "its tests did not end in time"
+    ran = {node.partition("[")[0] for node in result.tests}
+    if result.exit_code or set(tests) - ran:  # exit code 0 is also that of a learner's sys.exit() or os._exit(0)
+        return (
+            result.output.strip()[-500:] or f"its tests ended with exit code {result.exit_code} before they were done"
+        )
+    if all(test["outcome"] == SKIPPED for test in result.tests.values()):
+        return "its tests were skipped on this machine: " + next(iter(result.tests.values()))["message"]
+    return None
 
 
 def record(verdict: Verdict, root: Path = ROOT) -> str | None:

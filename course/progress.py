@@ -184,7 +184,7 @@ def _first_step(progress: Progress) -> Step:
 def _step(progress: Progress) -> Step:
     sprint = progress.sprint
     verbs = {
-        UNCHECKED: "Check what you changed in",
+        UNCHECKED: "Check what you wrote in",
         FAILING: "Mend",
         STUB: "Write",
     }

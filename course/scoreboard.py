@@ -5,7 +5,6 @@ from __future__ import annotations
 from . import mutants
 from .sprints import Sprint
 
-
 HOW = (
     "`course start NN` puts the modules into `workspace/` with these bodies blanked, `course check NN 1` judges an "
     "exercise by itself, `course hint NN 1` helps in three steps, `course progress` shows where you are."
