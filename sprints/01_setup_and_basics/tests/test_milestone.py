@@ -58,10 +58,11 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
 
 
 EXPLAINED = {  # what an error on the way back is a sign of
+    "NoneType.*(iterable|len)|zip": "a node was released before its edges were read",
+    "NoneType.*(shape|dtype|array|number)": "an input that needs no gradient was not skipped: its edge is "
+    "None, or what backward returns for it",
     "NoneType": "something that backward needs was not kept. The gradient of one operand needs the other operand, also "
     "where that one is a constant and needs no gradient itself",
-    "assigned grad has the shape|does not fit an input": "a gradient has not the shape of its input. What broadcasting "
-    "stretched is summed back, what a sum took together is stretched back, what a view rearranged is put back",
     "not supported between|KeyError": "a node was put among the waiting ones twice. It joins them once, with its first "
     "gradient; what comes later is added to the sum",
     "second time": "a node was visited twice, before all its uses had reported, or it was released although "
@@ -76,6 +77,17 @@ def explained(what: str, error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     signs = [meaning for sign, meaning in EXPLAINED.items() if re.search(sign, text)]
     meaning = f"a sign that {signs[0]}" if signs else "look where it was raised"
+    shapes = [[int(n) for n in re.findall(r"\d+", shape)] for shape in re.findall(r"\(([\d, ]*)\)", text)]
+    if re.search("assigned grad has the shape|does not fit an input", text) and len(shapes) == 2:
+        too_large = np.sign(np.prod(shapes[0]) - np.prod(shapes[1]))
+        meaning = (
+            "a sign that a gradient has not the shape of its input: "
+            + {
+                1: "what broadcasting stretched has to be summed back to the shape it had",
+                -1: "what a sum took together has to be stretched back to the shape it had",
+                0: "what rearranged the input has to put the gradient back as it was",
+            }[int(too_large)]
+        )
     return f"{what}: backward ended in {type(error).__name__}, {meaning}. It says: {error}"
 
 
@@ -485,6 +497,7 @@ OPERATIONS = {
         [(3, 3)],
         {"stretched along the wrong axis: the one that was summed has to come back first": lambda a, u: (u + 0 * a,)},
     ),
+    "sum over axes 2 and 0": Operation(lambda a: a.sum((2, 0)), [(2, 3, 4)]),
     "sum(1, keepdim=True)": Operation(lambda a: a.sum(1, keepdim=True), [(4, 3)]),
     "mean(1)": Operation(
         lambda a: a.mean(1),
@@ -521,6 +534,7 @@ OPERATIONS = {
     "transpose": Operation(lambda a: a.T, [(4, 3)]),
     "reshape": Operation(lambda a: a.reshape(2, 6), [(4, 3)]),
     "expand": Operation(lambda a: a.expand(4, 3), [(3,)]),
+    "a mask": Operation(lambda a: a[shared.tensor(CONSTANT > 1)], [(4, 3)]),
     "slice": Operation(lambda a: a[1:, ::2], [(4, 3)]),
 }
 
