@@ -30,6 +30,15 @@ def leaf(values: object) -> shared.Tensor:
     return shared.tensor(np.array(values, dtype=np.float64)).requires_grad_()
 
 
+def both(found: np.ndarray, right: np.ndarray, most: int) -> str:
+    """The two arrays, or where they have more than `most` elements the one that is furthest off."""
+    if found.size <= most:
+        return f"Expected {right.round(4).tolist()}, got {found.round(4).tolist()}"
+    place = np.unravel_index(np.nanargmax(np.abs(np.where(np.isfinite(found), found, np.inf) - right)), found.shape)
+    where = ", ".join(str(int(i)) for i in place)
+    return f"Furthest off at [{where}]: expected {right[place]:.4f}, got {found[place]:.4f}"
+
+
 def compare(what: str, found: object, right: object, mistakes: dict[str, object] | None = None) -> None:
     """Fail unless `found` is `right`; name the mistake when it equals what a known mistake would give."""
     assert found is not None, f"{what}: there is no gradient. Did backward reach this tensor, and keep what arrived?"
@@ -41,7 +50,7 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
     for mistake, value in (mistakes or {}).items():
         value = np.asarray(value)
         if value.shape == found.shape and np.allclose(found, value, **close):
-            pytest.fail(f"{what}: {mistake}. Expected {right.round(4).tolist()}, got {found.round(4).tolist()}")
+            pytest.fail(f"{what}: {mistake}. {both(found, np.broadcast_to(right, found.shape), most=6)}")
     assert found.shape == right.shape, (
         f"{what}: shape {found.shape} where {right.shape} is right. A gradient has the shape of the tensor "
         f"it belongs to; what broadcasting stretched has to be summed back"
@@ -54,7 +63,7 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
     elif factor.size > 1 and np.allclose(found[unused], 0) and np.ptp(factor) < 1e-6 * abs(factor.mean()):
         meaning = "the sign of a term is wrong" if abs(factor.mean() + 1) < 1e-6 else "a constant is missing"
         hint = f"every entry is off by the factor {factor.mean():.4g}: {meaning}. "
-    pytest.fail(f"{what}: {hint}Expected {right.round(4).tolist()}, got {found.round(4).tolist()}")
+    pytest.fail(f"{what}: {hint}{both(found, right, most=30)}")
 
 
 EXPLAINED = {  # what an error on the way back is a sign of
