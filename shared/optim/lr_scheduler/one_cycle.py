@@ -1,0 +1,170 @@
+"""The one-cycle policy: the rate up and far down again in one training, the momentum the other way."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from shared.optim.lr_scheduler.base import LRScheduler
+from shared.optim.optimizer import Optimizer
+
+
+class OneCycleLR(LRScheduler):
+    """One rise to `max_lr` and one long fall, over a whole training; `step` after every batch.
+
+    It begins at `max_lr / div_factor`, takes the share `pct_start` of the steps to rise, and ends at
+    `max_lr / div_factor / final_div_factor`. The length is `total_steps`, or `epochs` times `steps_per_epoch`. With
+    `cycle_momentum`, SGD's momentum or Adam's first beta falls from `max_momentum` to `base_momentum` meanwhile
+    and rises back. `three_phase` first falls as steeply as it rose, then to the end. Source: Smith and Topin,
+    "Super-convergence: very fast training of neural networks using large learning rates", 2018, which has three
+    phases; two are the default, as in PyTorch.
+
+    >>> import shared
+    >>> from shared.optim.lr_scheduler import rates
+    >>> optimizer = shared.optim.SGD([shared.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    >>> schedule = OneCycleLR(optimizer, max_lr=1.0, total_steps=6, pct_start=0.5, anneal_strategy="linear")
+    >>> optimizer.param_groups[0]["momentum"]
+    0.95
+    >>> rates(schedule, 6)
+    [0.04, 0.52, 1.0, 0.666668, 0.333336, 4e-06]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | list[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.85,
+        max_momentum: float | list[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        self.optimizer = optimizer
+        self.total_steps = _length(total_steps, epochs, steps_per_epoch)
+        if pct_start < 0 or pct_start > 1 or not isinstance(pct_start, float):
+            raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
+        if anneal_strategy not in ("cos", "linear"):
+            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+        self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
+        self._anneal_func_type = anneal_strategy
+        max_lrs = _per_group("max_lr", optimizer, max_lr)
+        if last_epoch == -1:
+            for group, highest in zip(optimizer.param_groups, max_lrs, strict=True):
+                group["initial_lr"] = highest / div_factor
+                group["max_lr"] = highest
+                group["min_lr"] = group["initial_lr"] / final_div_factor
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            self._start_momentum(base_momentum, max_momentum, last_epoch)
+        super().__init__(optimizer, last_epoch)
+
+    def _start_momentum(self, base: float | list[float], highest: float | list[float], last_epoch: int) -> None:
+        defaults = self.optimizer.defaults
+        if "momentum" not in defaults and "betas" not in defaults:
+            raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+        self.use_beta1 = "betas" in defaults
+        highest, base = (
+            _per_group("max_momentum", self.optimizer, highest),
+            _per_group("base_momentum", self.optimizer, base),
+        )
+        if last_epoch == -1:
+            for group, high, low in zip(self.optimizer.param_groups, highest, base, strict=True):
+                self._set_momentum(group, high)
+                group["max_momentum"], group["base_momentum"] = high, low
+
+    def _set_momentum(self, group: dict[str, Any], value: float) -> None:
+        if self.use_beta1:
+            group["betas"] = (value, *group["betas"][1:])
+        else:
+            group["momentum"] = value
+
+    def get_lr(self) -> list[float]:
+        self._warn_if_outside_step()
+        if self.last_epoch > self.total_steps:
+            raise ValueError(
+                f"Tried to step {self.last_epoch} times. The specified number of total steps is {self.total_steps}"
+            )
+        phase, share = self._phase()
+        anneal, rates = _ANNEAL[self._anneal_func_type], []
+        for group in self.optimizer.param_groups:
+            rates.append(anneal(group[phase["start_lr"]], group[phase["end_lr"]], share))
+            if self.cycle_momentum:
+                momentum = anneal(group[phase["start_momentum"]], group[phase["end_momentum"]], share)
+                self._set_momentum(group, momentum)
+        return rates
+
+    def _phase(self) -> tuple[dict[str, Any], float]:
+        """The phase that the step is in, and the share of it that has passed."""
+        start = 0.0
+        for phase in self._schedule_phases:
+            if self.last_epoch <= phase["end_step"] or phase is self._schedule_phases[-1]:
+                break
+            start = phase["end_step"]
+        return phase, (self.last_epoch - start) / (phase["end_step"] - start)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2.0 * (math.cos(math.pi * share) + 1)
+
+
+def _linear(start: float, end: float, share: float) -> float:
+    return (end - start) * share + start
+
+
+_ANNEAL = {"cos": _cosine, "linear": _linear}
+
+
+def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
+    """The number of steps, however it was given."""
+    if total_steps is None and (epochs is None or steps_per_epoch is None):
+        raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
+    given = {"total_steps": total_steps} if total_steps is not None else {"epochs": epochs}
+    if total_steps is None:
+        given["steps_per_epoch"] = steps_per_epoch
+    for name, value in given.items():
+        if value <= 0 or not isinstance(value, int):
+            raise ValueError(f"Expected positive integer {name}, but got {value}")
+    return math.prod(given.values())
+
+
+def _phases(steps: int, pct_start: float, three_phase: bool) -> list[dict[str, Any]]:
+    """Where each phase ends and between which of a group's values it goes, in PyTorch's layout."""
+    rise = _phase(float(pct_start * steps) - 1, "initial_lr", "max_lr", "max_momentum", "base_momentum")
+    if not three_phase:
+        return [rise, _phase(steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")]
+    return [
+        rise,
+        _phase(float(2 * pct_start * steps) - 2, "max_lr", "initial_lr", "base_momentum", "max_momentum"),
+        _phase(steps - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum"),
+    ]
+
+
+def _phase(end_step: float, start_lr: str, end_lr: str, start_momentum: str, end_momentum: str) -> dict[str, Any]:
+    return {
+        "end_step": end_step,
+        "start_lr": start_lr,
+        "end_lr": end_lr,
+        "start_momentum": start_momentum,
+        "end_momentum": end_momentum,
+    }
+
+
+def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
+    """One value per parameter group, from one for all or a list."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * len(optimizer.param_groups)
+    if len(value) != len(optimizer.param_groups):
+        raise ValueError(
+            f"{name} must have the same length as optimizer.param_groups. "
+            f"{name} has {len(value)} values, param_groups has {len(optimizer.param_groups)}."
+        )
+    return list(value)
