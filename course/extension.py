@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from .preflight import static_problems
 from .sprints import ROOT, CourseError, load_sprints
 from .testing import VARIABLE, describe
 from .workspace import Workspace
@@ -18,6 +19,8 @@ def activate(folder: Path | None = None) -> list[str]:
     """
     folder = folder or Path(os.environ.get(VARIABLE) or ROOT / "workspace").absolute()
     if not (folder / "shared").is_dir():
+        if os.environ.get(VARIABLE):
+            raise CourseError(f"{VARIABLE}={os.environ[VARIABLE]} names no workspace: there is no folder shared in it.")
         return ["framework: the reference (you have not started a sprint yet: course start 01)"]
     overlay = sys.modules.get("shared.overlay")
     if overlay is not None and overlay.workspace() != folder:
@@ -29,4 +32,9 @@ def activate(folder: Path | None = None) -> list[str]:
     os.environ[VARIABLE] = str(folder)
     workspace = Workspace(folder)
     started = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
-    return describe(workspace, started, {})
+    lines = describe(workspace, started, {})
+    if found := static_problems(workspace):
+        lines += ["", "Importing shared will fail, or run without a part of yours, until this is mended:"]
+        lines += [f"    {problem.text}" for problem in found]
+        lines += ["Mend it, restart the kernel, and run `%load_ext course` again."]
+    return lines

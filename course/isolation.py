@@ -12,6 +12,7 @@ import signal
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-GRACE = 1.0  # seconds after the limit in which the process may note where it was
+GRACE = 0.5  # seconds after the limit in which the process may note where it is
 
 
 def run(item: pytest.Item, nextitem: pytest.Item | None, limit: float) -> list[pytest.TestReport]:
@@ -35,26 +36,31 @@ def _forked(item: pytest.Item, limit: float) -> list[pytest.TestReport]:
         trace.touch()
         child = os.fork()
         if child == 0:
-            _child(item, limit, results, trace)
-        status = _wait(child, started + limit + GRACE)
+            _child(item, results, trace)
+        status = _wait(child, started + limit)
         seconds = time.monotonic() - started
         if results.exists():
             return [_from_json(item, data) for data in json.loads(results.read_text(encoding="utf-8"))]
-        return [_died(item, status, limit, seconds, trace.read_text(encoding="utf-8", errors="replace"))]
+        report = _died(item, status, limit, seconds, trace.read_text(encoding="utf-8", errors="replace"))
+        report.sections += _left(item)
+        return [report]
 
 
-def _child(item: pytest.Item, limit: float, results: Path, trace: Path) -> None:
+def _child(item: pytest.Item, results: Path, trace: Path) -> None:
     """Runs the test, writes its reports, and ends this process."""
+    started = time.monotonic()
     os.setpgid(0, 0)
     log = trace.open("w")
     faulthandler.enable(log)
-    faulthandler.dump_traceback_later(limit, file=log)
+    # The parent asks where the test is; faulthandler's own timer reads the stack of a running thread, and may crash.
+    faulthandler.register(signal.SIGUSR1, file=log, all_threads=False)
     try:
         reports = runtestprotocol(item, log=False, nextitem=None)
     except BaseException as error:  # KeyboardInterrupt or pytest.exit out of the learner's code
         text = f"the test was ended by {type(error).__name__}: {error}"
-        reports = [_report(item, text, time.monotonic())]
-    faulthandler.cancel_dump_traceback_later()
+        reports = [_report(item, text, time.monotonic() - started)]
+        frames = traceback.extract_tb(error.__traceback__)
+        reports[0].frames = [(frame.filename, frame.lineno) for frame in frames]  # type: ignore[attr-defined]
     data = [item.config.hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]
     temporary = results.with_suffix(".part")
     temporary.write_text(json.dumps(data, default=str), encoding="utf-8")
@@ -63,16 +69,20 @@ def _child(item: pytest.Item, limit: float, results: Path, trace: Path) -> None:
 
 
 def _wait(child: int, deadline: float) -> int | None:
-    """The child's exit status, or None where it had to be killed; nothing it started outlives it."""
-    pause = 0.001
+    """The child's exit status, or None where its time was up; nothing it started outlives it."""
+    pause, asked = 0.001, False
     try:
-        while time.monotonic() < deadline:
+        while True:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
-                return status
+                return None if asked else status
+            if time.monotonic() > deadline + GRACE:
+                return None
+            if not asked and time.monotonic() > deadline:
+                os.kill(child, signal.SIGUSR1)  # it notes where it is
+                asked = True
             time.sleep(pause)
             pause = min(pause * 1.5, 0.02)
-        return None
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
@@ -80,13 +90,25 @@ def _wait(child: int, deadline: float) -> int | None:
             os.waitpid(child, 0)
 
 
+def _left(item: pytest.Item) -> list[tuple[str, str]]:
+    """What a process printed that ended before it could report it; else the next test would seem to have printed it."""
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        return []
+    texts = zip(("stdout", "stderr"), capture.read_global_capture(), strict=True)
+    return [(f"Captured {name} call", text[-2000:]) for name, text in texts if text]
+
+
 def _from_json(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
+    if isinstance(data["longrepr"], list):  # of a skipped test: (file, line, reason)
+        data["longrepr"] = tuple(data["longrepr"])
     return item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
 
 
 def _report(item: pytest.Item, text: str, seconds: float) -> pytest.TestReport:
-    keywords = dict.fromkeys(item.keywords, 1)
-    return pytest.TestReport(item.nodeid, item.location, keywords, "failed", text, "call", duration=seconds)
+    return pytest.TestReport(
+        item.nodeid, item.location, {name: 1 for name in item.keywords}, "failed", text, "call", duration=seconds
+    )
 
 
 def _died(item: pytest.Item, status: int | None, limit: float, seconds: float, trace: str) -> pytest.TestReport:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .files import set_aside, write_atomically
+from .files import locked, set_aside, write_atomically
 from .sprints import ROOT, CourseError, Exercise, Sprint
 
 PASSED, FAILED, SKIPPED, MISSING = "passed", "failed", "skipped", "missing"
@@ -42,7 +42,7 @@ def load(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
             for milestone in entry["milestones"].values():
                 milestone["outcome"]
         for entry in record.setdefault("exercises", {}).values():
-            entry.get("outcome")
+            entry.get("outcome"), int(entry.get("hints", 0))
         record["version"] = VERSION
         return record, None
     except FileNotFoundError:
@@ -58,9 +58,10 @@ def load(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
 
 def update(change: Callable[[dict[str, Any]], None], root: Path = ROOT) -> str | None:
     """Apply `change` to the record and write it, atomically. Returns load()'s warning, if any."""
-    record, warning = load(root)
-    change(record)
-    write_atomically(record_path(root), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    with locked(record_path(root)):
+        record, warning = load(root)
+        change(record)
+        write_atomically(record_path(root), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return warning
 
 

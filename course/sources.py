@@ -12,6 +12,7 @@ import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .sprints import ROOT, CourseError, Exercise
 
@@ -201,7 +202,7 @@ def _blank(text: str, stub: tuple[str, str]) -> str:
     return cst.parse_module(head + text).visit(Blank()).code.removeprefix(head)
 
 
-def _stub_body(function, statement):  # type: ignore[no-untyped-def]
+def _stub_body(function: Any, statement: Any) -> Any:
     """The body of a libcst FunctionDef with only its docstring and `statement`."""
     import libcst as cst
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from . import isolation, sources
-from .preflight import Problem, problems
+from .preflight import IMPORT_SECONDS, Problem, problems
 from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
 from .workspace import WRITTEN, Workspace
 
@@ -42,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("course", "Sprint to GPT")
     group.addoption("--reference", action="store_true", help="test the reference, whatever lies in workspace/")
     group.addoption("--workspace", metavar="PATH", help="test the learner's modules in PATH (default: workspace/)")
-    text = f"seconds that a sprint's test may take on a learner's code (default: {LIMIT:g})"
+    text = f"seconds that a sprint's test may take on a learner's code (default: {LIMIT:g}; 0: any, for a debugger)"
     group.addoption("--time-limit", metavar="S", type=float, default=LIMIT, help=text)
     text = "do not look for broken files in the workspace first"
     group.addoption("--no-preflight", action="store_true", help=text)
@@ -58,11 +57,15 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.option.tbstyle == "auto":
         config.option.tbstyle = "short"  # the framework's own lines are many, the learner's few
-    workspace = setting.workspace = Workspace(folder)
+    try:
+        workspace = setting.workspace = Workspace(folder)
+        setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
+    except CourseError as error:
+        raise pytest.UsageError(str(error)) from None
     os.environ[VARIABLE] = str(workspace.folder)
-    setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
     if not config.getoption("--no-preflight"):
-        setting.broken = {problem.module: problem for problem in problems(workspace)}
+        seconds = min(IMPORT_SECONDS, 3 * setting.limit) or IMPORT_SECONDS
+        setting.broken = {problem.module: problem for problem in problems(workspace, seconds)}
     if setting.broken:
         kept = [*filter(None, [os.environ.get(EXCEPTIONS)]), *setting.broken]
         os.environ[EXCEPTIONS] = ",".join(kept)
@@ -80,7 +83,11 @@ def _chosen(config: pytest.Config) -> Path | None:
             )
         return folder
     if named := os.environ.get(VARIABLE):
-        return Path(named)
+        if not Path(named).is_dir():
+            raise pytest.UsageError(
+                f"{VARIABLE}={named} names no folder: unset it, or start a sprint, course start 01."
+            )
+        return Path(named).absolute()
     default = ROOT / "workspace"
     return default if _only_sprints(config) and (default / "shared").is_dir() else None
 
@@ -189,6 +196,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     setting = item.config.stash[SETTING]
     if setting.workspace is None or _sprint_of(item.path) is None:
         return None
+    if not setting.limit or item.config.option.usepdb or item.config.option.trace:
+        return None  # a debugger needs the terminal, and time
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in isolation.run(item, nextitem, setting.limit):
         if report.failed and not hasattr(report, "exercises"):  # it never came to writing a report of its own
@@ -199,9 +208,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say which exercise a failure belongs to."""
-    report = yield
+    report: pytest.TestReport = yield
     if report.failed and call.excinfo is not None and _sprint_of(item.path) is not None:
         frames = [(str(entry.path), entry.lineno + 1) for entry in call.excinfo.traceback]
         _explain(item, report, frames)
@@ -228,4 +239,4 @@ def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[st
         text = ""
     if text:
         report.sections.append(("Where to look", text))
-    report.exercises = [exercise.key for exercise in blamed]
+    report.exercises = [exercise.key for exercise in blamed]  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ def run(jobs: Iterable[Job], processes: int = 2, root: Path = ROOT) -> Iterator[
     if not jobs:
         return
     variables = {**environment(root, ROOT), **THREADS}
-    for name in ("SHARED_WORKSPACE", "SHARED_REFERENCE", "COURSE_REPORT"):
+    for name in ("SHARED_WORKSPACE", "SHARED_REFERENCE", "COURSE_REPORT", "PYTEST_ADDOPTS"):
         variables.pop(name, None)
     command = [sys.executable, "-m", "course.warm", str(processes)]
     with tempfile.TemporaryFile("w+") as errors:
@@ -139,8 +140,11 @@ class _Run:
                 import pytest
 
                 code = int(pytest.main(arguments))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(code)
 
     def ended(self) -> bool:
