@@ -197,7 +197,8 @@ def kaiming_uniform_(
 
     A uniform number in ±r has the variance r²/3. The gain is that of the activation that follows,
     `calculate_gain(nonlinearity, a)`, where `a` is the slope of a leaky relu; fan is `_calculate_correct_fan(tensor,
-    mode)`, the fan_in or the fan_out. `uniform_` draws, with `generator`.
+    mode)`, the fan_in or the fan_out. `uniform_` draws, with `generator`. Where `_is_empty(tensor)`, which warns, there
+    is nothing to fill.
     Source: He et al. (2015), "Delving Deep into Rectifiers", eq. 10 and 14.
 
     >>> from shared import empty
@@ -221,8 +222,8 @@ def kaiming_normal_(
 ) -> Tensor:
     """Fills `tensor` in place with normal numbers of mean 0 and variance gain² / fan, and returns it.
 
-    The gain and the fan are those of `kaiming_uniform_`. `normal_`, which takes the standard deviation, draws, with
-    `generator`.
+    The gain, the fan and the empty tensor are as in `kaiming_uniform_`. `normal_`, which takes the standard deviation,
+    draws, with `generator`.
     """
     if _is_empty(tensor):
         return tensor

@@ -75,7 +75,8 @@ def train_one_epoch(
     the gradient of its own batch alone, whatever was in `.grad` before. The means are of each batch before its step,
     while the model changes: `RunningMeans` of what `measure` returns for it, each batch with its `batch_size`. A
     loss that is not finite raises FloatingPointError, before it reaches the parameters: `check_finite`, with the
-    batch's number, from 1, and `epoch`. `after_batch`, if given, is called after each batch.
+    batch's number, from 1, and `epoch`. `after_batch`, if given, is called after each batch. A loader without a
+    batch is a ValueError, which `RunningMeans` raises.
 
     >>> import shared
     >>> model = shared.nn.Linear(1, 1, bias=False)
@@ -110,8 +111,8 @@ def evaluate(
     """The mean loss and metrics over all examples, in eval mode and without recording; changes nothing.
 
     Each batch of `loader` goes through the model once, on the model's device (`to_device_of`); the means over
-    examples are those of `RunningMeans`, from what `measure` returns for each batch and its `batch_size`. The model
-    is afterwards in the mode, train or eval, in which it came.
+    examples are those of `RunningMeans`, from what `measure` returns for each batch and its `batch_size`; without
+    a batch, a ValueError. The model is afterwards in the mode, train or eval, in which it came.
 
     >>> import shared
     >>> model, x = shared.nn.Identity(), shared.tensor([[2.0], [4.0]])

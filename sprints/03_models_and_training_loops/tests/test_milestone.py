@@ -253,6 +253,7 @@ def test_cross_entropy_survives_logits_of_a_thousand():
 # ------------------------------------------------------------------------ initialisation
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers(record_property):
     shared.manual_seed(0)
     with doing("kaiming_normal_ on a weight (200, 800)"):
@@ -307,6 +308,10 @@ def test_kaiming_initialisation_keeps_the_signal_alive_through_twenty_layers(rec
                 {"a bound of σ: a uniform distribution in ±r has variance r²/3": gain / 3} if "uni" in name else {}
             )
             check(f"{name}: {what}", fan * weight.numpy().var(), gain, mistakes | uniform, tolerance=0.1)
+    for name in ("kaiming_normal_", "kaiming_uniform_"):
+        empty = shared.empty(4, 0)
+        with doing(f"{name} on an empty weight (4, 0)", {"division": "There is nothing to fill: ask _is_empty first."}):
+            require(getattr(nn.init, name)(empty) is empty, f"{name} returns an empty tensor as it is")
     with doing("kaiming_normal_ on a bias"), pytest.raises(ValueError, match="dim"):
         nn.init._calculate_fan_in_and_fan_out(shared.empty(5))
     uniform = nn.init.kaiming_uniform_(shared.empty(200, 800), nonlinearity="relu").numpy()
@@ -456,6 +461,8 @@ def test_evaluation_switches_dropout_off_counts_every_example_once_and_switches_
     model.eval()
     evaluate(model, loader, loss_fn)
     require(not model.training, "evaluate was given a model in eval mode and handed it back in train mode")
+    with doing("evaluate on a loader without a batch, which is a ValueError,"), pytest.raises(ValueError):
+        evaluate(model, [], loss_fn)
 
 
 class Tree(nn.Module):

@@ -57,6 +57,21 @@ def reference_path(update, steps: int) -> np.ndarray:
     return np.array(path)
 
 
+def check_single_number(make, expected: list[float]) -> None:
+    """Two steps from 1 with the gradient ½, where the parameter has the shape ()."""
+    w = shared.tensor(1.0, requires_grad=True)
+    optimizer, path = make([w]), []
+    for _ in range(2):
+        w.grad = shared.tensor(0.5)
+        with doing(
+            f"a step of {type(optimizer).__name__} on a parameter that is a single number, of shape ()",
+            {"": "a[:] = … needs a dimension; a[...] = … and a += … do not."},
+        ):
+            optimizer.step()
+        path.append(w.item())
+    check(f"{type(optimizer).__name__} on a parameter of shape ()", path, expected)
+
+
 def test_sgd_with_momentum_follows_the_path_computed_by_hand():
     def momentum(rule, look_ahead=0.0, decay=0.0, whole_start=False):
         def update(t, g, memory):
@@ -136,6 +151,7 @@ def test_sgd_with_momentum_follows_the_path_computed_by_hand():
             [1, -2],
             {"a decay added to .grad itself, `grad += …`; make a new array, `grad = grad + …`": [1.5, -1.5]},
         )
+    check_single_number(lambda w: optim.SGD(w, lr=0.25, momentum=0.9), [0.875, 0.6375])
 
 
 def moments(gradients, beta1=0.9, beta2=0.999, steps=None, mean=None, square=None) -> tuple[np.ndarray, np.ndarray]:
@@ -323,3 +339,5 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
     w.grad = shared.tensor([1.0, -2.0])
     check_formula_runs("rmsprop", optimizer.step)
     check("the gradient after a step of RMSprop, which only reads it", w.grad.tolist(), [1, -2])
+    check_single_number(lambda w: optim.Adam(w, lr=0.1), [0.9, 0.8])
+    check_single_number(lambda w: optim.RMSprop(w, lr=0.01, momentum=0.5, centered=True), [0.8995, 0.7776])

@@ -1,8 +1,8 @@
 """The update of one parameter by each optimizer, in plain array code and in place.
 
-`param`, `grad` and the state arrays (`buf`, `exp_avg`, …) are raw arrays of one shape, floating dtype and device;
-everything after `*` is a Python number. `grad` is never written to. In the formulas p is the parameter, g its
-gradient, η the learning rate, λ the weight decay and t the step, counted from 1.
+`param`, `grad` and the state arrays (`buf`, `exp_avg`, …) are raw arrays of one shape (which may be (), a single
+number), floating dtype and device; everything after `*` is a Python number. `grad` is never written to. In the
+formulas p is the parameter, g its gradient, η the learning rate, λ the weight decay and t the step, counted from 1.
 """
 
 from __future__ import annotations
