@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ def require(holds: object, message: str) -> None:
         pytest.fail(message, pytrace=False)
 
 
-def check(what: str, actual, expected, mistakes: dict[str, object] | None = None, tolerance: float = 1e-4) -> None:
+def check(
+    what: str, actual: Any, expected: Any, mistakes: dict[str, Any] | None = None, tolerance: float = 1e-4
+) -> None:
     """Fail with `what`, both values, and the mistake among `mistakes` whose value `actual` has."""
     actual, expected = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
     require(actual.shape == expected.shape, f"{what} has shape {actual.shape}, but {expected.shape} is expected")
