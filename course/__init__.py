@@ -7,6 +7,12 @@ from typing import Any
 
 def load_ipython_extension(ipython: Any) -> None:
     """`%load_ext course` in a notebook's first cell: `shared` is then the learner's framework."""
-    from .extension import activate
+    from IPython.core.error import UsageError
 
-    print("\n".join(activate()))
+    from .extension import activate
+    from .sprints import CourseError
+
+    try:
+        print("\n".join(activate()))
+    except CourseError as error:  # one line instead of a traceback
+        raise UsageError(str(error)) from None

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from . import outcomes, running
-from .certify import FAILING, PASSING, Certificate, certify, record
+from .certify import FAILING, PASSING, Certificate, certify, record, standing
 from .checking import Check
 from .scoreboard import difficulty
 from .sprints import CourseError, Exercise, Sprint
@@ -125,15 +125,19 @@ def solution(sprint: Sprint, number: int, yes: bool) -> None:
         )
         if not sys.stdin.isatty():
             raise CourseError("show the solution before a first attempt? Ask again with --yes.")
-        if input("Show the solution all the same? [y/N] ").strip().lower() not in ("y", "yes"):
+        try:
+            answer = input("Show the solution all the same? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             return
     lines = workspace.diff(exercise)
     if not lines:
         print("Yours and the reference are the same.")
     else:
         Console().print(Group(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True)))
-    if noted.get("outcome") != PASSING:
-        outcomes.note(exercise, consulted=True)
+    if standing(exercise, workspace, noted) != PASSING:
+        _warn(outcomes.note(exercise, consulted=True))
 
 
 def check(sprints: list[Sprint], number: int | None) -> bool:
