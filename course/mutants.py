@@ -109,7 +109,7 @@ def load(sprint: Sprint) -> list[Mutant]:
 
 
 def run(
-    mutants: list[Mutant], processes: int | None = None, on_done: Callable[[Fate], None] | None = None
+    mutants: list[Mutant], processes: int | None = None, on_done: Callable[[], Any] | None = None
 ) -> list[Fate]:
     """The fate of each mutant, in their order."""
     with tempfile.TemporaryDirectory(prefix="course-mutants-") as folder:
@@ -129,7 +129,7 @@ def run(
         for result in warm.run(jobs, processes or min(4, os.cpu_count() or 1)):
             fate = fates[result.key] = _fate(by_key[result.key], result)
             if on_done:
-                on_done(fate)
+                on_done()
     return [fates[job.key] for job in jobs]
 
 

@@ -162,14 +162,10 @@ def _exercises(
     exercises: list[Exercise] = []
     for position, entry in enumerate(entries, 1):
         here = f"{where}, exercise {position}"
-        lists = {key: _strings(entry, key, here) for key in ("targets", "milestones", "hints")}
-        exercise = Exercise(
-            sprint=number,
-            number=position,
-            **{key: _need(entry, key, str, here) for key in ("id", "title", "note")},
-            **{key: _need(entry, key, int, here) for key in ("difficulty", "minutes")},
-            **lists,
-        )
+        values: dict[str, Any] = {key: _need(entry, key, str, here) for key in ("id", "title", "note")}
+        values |= {key: _need(entry, key, int, here) for key in ("difficulty", "minutes")}
+        values |= {key: _strings(entry, key, here) for key in ("targets", "milestones", "hints")}
+        exercise = Exercise(number, position, **values)
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", exercise.id):
             raise CourseError(f"{here}: `id` is written in small letters, digits and hyphens, not {exercise.id!r}.")
         for target in exercise.targets:
