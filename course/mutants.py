@@ -127,7 +127,7 @@ def run(
             by_key[key] = mutant
         fates = {}
         for result in warm.run(jobs, processes or min(4, os.cpu_count() or 1)):
-            fate = fates[result.key] = _fate(by_key[result.key], result)
+            fates[result.key] = _fate(by_key[result.key], result)
             if on_done:
                 on_done()
     return [fates[job.key] for job in jobs]
