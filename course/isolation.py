@@ -7,8 +7,10 @@ import contextlib
 import faulthandler
 import json
 import os
+import pdb
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -50,6 +52,7 @@ def _child(item: pytest.Item, results: Path, trace: Path) -> None:
     """Runs the test, writes its reports, and ends this process."""
     started = time.monotonic()
     os.setpgid(0, 0)
+    _restrain()
     log = trace.open("w")
     faulthandler.enable(log)
     # The parent asks where the test is; faulthandler's own timer reads the stack of a running thread, and may crash.
@@ -61,11 +64,32 @@ def _child(item: pytest.Item, results: Path, trace: Path) -> None:
         reports = [_report(item, text, time.monotonic() - started)]
         frames = traceback.extract_tb(error.__traceback__)
         reports[0].frames = [(frame.filename, frame.lineno) for frame in frames]  # type: ignore[attr-defined]
+    for report in reports:
+        report.sections = [(name, _shortened(text)) for name, text in report.sections]
     data = [item.config.hook.pytest_report_to_serializable(config=item.config, report=report) for report in reports]
     temporary = results.with_suffix(".part")
     temporary.write_text(json.dumps(data, default=str), encoding="utf-8")
     temporary.rename(results)
     os._exit(0)
+
+
+def _restrain() -> None:
+    """What a loop could fill, and a debugger, which would wait for keys that cannot reach this process."""
+    import resource
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for kind, size in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 2**28)):
+        with contextlib.suppress(ValueError, OSError):  # the user allows less, or the system knows no such limit
+            resource.setrlimit(kind, (size, resource.getrlimit(kind)[1]))
+
+    def no_debugger(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("a debugger needs the terminal and time: run pytest with --time-limit 0, or take this out")
+
+    sys.breakpointhook = pdb.set_trace = no_debugger
+
+
+def _shortened(text: str, most: int = 10_000) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}\n[…]\n{text[-most // 2 :]}"
 
 
 def _wait(child: int, deadline: float) -> int | None:
@@ -96,7 +120,7 @@ def _left(item: pytest.Item) -> list[tuple[str, str]]:
     if capture is None:
         return []
     texts = zip(("stdout", "stderr"), capture.read_global_capture(), strict=True)
-    return [(f"Captured {name} call", text[-2000:]) for name, text in texts if text]
+    return [(f"Captured {name} call", _shortened(text)) for name, text in texts if text]
 
 
 def _from_json(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:

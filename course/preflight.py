@@ -105,10 +105,11 @@ def _import_problem(workspace: Workspace, without: list[str], seconds: float) ->
     ):
         if match[1] in modules:  # it lacks something, and another module noticed
             return Problem(match[1], f"{workspace.show(workspace.file(match[1]))}: {why}")
-    files = {os.path.realpath(workspace.file(module)): module for module in modules}
-    for path, line in frames:
-        if module := files.get(os.path.realpath(path)):
-            return Problem(module, f"{workspace.show(workspace.file(module))}, line {line}: {why}")
+    files = {os.path.realpath(workspace.file(name)): name for name in workspace.modules()}
+    mine = [(files[path], line) for file, line in frames if (path := os.path.realpath(file)) in files]
+    if module := next((name for name, _ in mine if name in modules), None):
+        name, line = mine[0]  # it may be a module of the learner's own that this one imports
+        return Problem(module, f"{workspace.show(workspace.file(name))}, line {line}: {why}")
     # Nothing points at one of them (the process was ended): the first without which it works.
     rest = (module for module in modules if _imported(workspace, modules, [*without, module], seconds) is None)
     module = next(rest, modules[0])
@@ -127,6 +128,8 @@ try:
     text = "done"
 except BaseException as error:
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename:
+        print(f'File "{{error.filename}}", line {{error.lineno}}', file=log)
     for frame in reversed(frames):
         print(f'File "{{frame.filename}}", line {{frame.lineno}}', file=log)
     text = " ".join(str(error).split())

@@ -98,7 +98,7 @@ milestones = ["{0}"]
 hints = ["What is {0}?", "Add one.", "The argument and 1."]
 """
 MODULES = {
-    "shared.practice": ("right", "wrong", "stub", "loop", "leaves", "exits", "after", "crashes", "interrupts", "deep", "asks"),
+    "shared.practice": ("right", "wrong", "stub", "loop", "leaves", "exits", "after", "crashes", "interrupts", "deep", "asks", "hoards", "chatters", "halts"),
     "shared.second": ("second",),
     "shared.third": ("third",),
     "shared.fourth": ("fourth",),

@@ -51,7 +51,7 @@ def write(practice, name: str, body: str) -> None:
 def test_start_says_where_and_reset_where_the_old_text_went(fresh) -> None:
     done = fresh.run("course", "start", "01")
     assert done.returncode == 0, done.stderr
-    assert "Sprint 01, Practice: 14 exercises, yours to write" in done.stdout
+    assert "Sprint 01, Practice: 17 exercises, yours to write" in done.stdout
     path = fresh.root / "workspace" / "shared" / "practice.py"
     line = path.read_text().splitlines().index("def wrong(x):") + 1
     assert f"workspace/shared/practice.py:{line}" in done.stdout and "read notes/01_wrong.md" in done.stdout
@@ -78,10 +78,10 @@ def test_start_says_where_and_reset_where_the_old_text_went(fresh) -> None:
         (["start"], 1, "course: name the sprint to start (course start 01), or --from-scratch for all of them."),
         (["start", "abc"], 1, "'abc' does not name a sprint: give its number."),
         (["reset", "01"], 1, "course: You have not started sprint 01 yet: course start 01."),
-        (["reset", "01", "15"], 1, "Sprint 01 has no exercise 15; it has exercises 1 to 14."),
-        (["hint", "01", "0"], 1, "Sprint 01 has no exercise 0; it has exercises 1 to 14."),
+        (["reset", "01", "18"], 1, "Sprint 01 has no exercise 18; it has exercises 1 to 17."),
+        (["hint", "01", "0"], 1, "Sprint 01 has no exercise 0; it has exercises 1 to 17."),
         (["hint", "01", "first"], 2, "Invalid value for 'K'"),
-        (["solution", "01", "15"], 1, "Sprint 01 has no exercise 15"),
+        (["solution", "01", "18"], 1, "Sprint 01 has no exercise 18"),
         (["solution", "01", "1"], 1, "course: show the solution before a first attempt? Ask again with --yes."),
         (["check", "01", "1"], 1, "you have not started sprint 01: course start 01."),
         (["check", "02"], 1, "There is no sprint 02"),
@@ -190,7 +190,7 @@ def checked(practice):
 def test_check_judges_every_exercise_by_itself_and_records_it(checked) -> None:
     done, exercises, sprints = checked
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    expected = {name: "passing" for name in ("right", "loop", "after", "crashes", "interrupts", "deep", "asks", "second", "fourth")}  # fmt: skip
+    expected = {name: "passing" for name in ("right", "loop", "after", "crashes", "interrupts", "deep", "asks", "hoards", "chatters", "halts", "second", "fourth")}  # fmt: skip
     expected |= dict.fromkeys(("wrong", "leaves", "exits", "third"), "failing")
     assert {key.removeprefix("01/"): entry["outcome"] for key, entry in exercises.items()} == expected, (
         "a stub has none"
@@ -205,7 +205,7 @@ def test_check_judges_every_exercise_by_itself_and_records_it(checked) -> None:
 
 def test_check_prints_the_table_the_first_failure_and_what_to_do(checked) -> None:
     done, _, _ = checked
-    assert "9 of 14 milestones reached." in done.stdout
+    assert "12 of 17 milestones reached." in done.stdout
     assert re.search(r"2 +Write wrong +failing +AssertionError: one more is expected", done.stdout)
     assert re.search(r"3 +Write stub +stub", done.stdout) and re.search(r"1 +Write right +passing", done.stdout)
     assert re.search(r"Sprint 01, exercise 2, Write wrong \(workspace/shared/practice.py:\d+\)", done.stdout)
@@ -217,14 +217,14 @@ def test_check_of_one_exercise_runs_and_records_only_that(fresh) -> None:
     done = fresh.run("course", "check", "01", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(record(fresh)) == {"01/right"} and outcomes.load(fresh.root)[0]["sprints"] == {}
-    done = fresh.run("course", "check", "01", "15")
-    assert done.returncode == 1 and "Sprint 01 has no exercise 15" in done.stderr
+    done = fresh.run("course", "check", "01", "18")
+    assert done.returncode == 1 and "Sprint 01 has no exercise 18" in done.stderr
 
 
 def test_check_before_a_start_tests_the_reference_and_records_nothing(fresh) -> None:
     done = fresh.run("course", "check", "01")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "14 of 14 milestones reached." in done.stdout
+    assert "17 of 17 milestones reached." in done.stdout
     assert "This was the reference: you have not started sprint 01, and nothing is recorded." in done.stdout
     assert not (fresh.root / "progress" / "outcomes.json").exists()
 
@@ -260,7 +260,7 @@ def test_in_a_notebook_the_learners_modules_are_imported_and_broken_ones_told_fi
         "import shared.second",
     )
     lines = told.splitlines()
-    assert lines[0].startswith("framework: yours: fourth (1 of 1 functions written), practice (11 of 11")
+    assert lines[0].startswith("framework: yours: fourth (1 of 1 functions written), practice (14 of 14")
     assert "workspace/shared/second.py, line 1: expected ':': `def second(x)`" in told
     assert lines[-1] == "Mend it, restart the kernel, and run `%load_ext course` again."
     assert mine == "mine" and failed.startswith("SyntaxError")

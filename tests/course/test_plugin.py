@@ -23,6 +23,9 @@ NOT_REACHED = {
     "interrupts": "raise KeyboardInterrupt('mine')",
     "deep": "return deep(x)",
     "asks": "return int(input('x? '))",
+    "hoards": "import numpy, os\nnumpy.empty(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') * 6 // 80)",
+    "chatters": "print('a' * 100_000_000)\nreturn x",
+    "halts": "breakpoint()\nreturn x + 1",
 }
 
 
@@ -76,6 +79,9 @@ def test_whatever_a_function_does_the_other_tests_are_run_and_told(damaged) -> N
         ("interrupts", "KeyboardInterrupt: mine"),
         ("deep", "RecursionError: maximum recursion depth exceeded"),
         ("asks", "reading from stdin while output is captured"),
+        ("hoards", "MemoryError: Unable to allocate"),
+        ("chatters", "AssertionError: one more is expected"),
+        ("halts", "RuntimeError: a debugger needs the terminal and time: run pytest with --time-limit 0"),
     ],
 )  # fmt: skip
 def test_each_failure_says_what_happened_in_which_exercise_and_what_to_read(damaged, name: str, message: str) -> None:
@@ -83,12 +89,12 @@ def test_each_failure_says_what_happened_in_which_exercise_and_what_to_read(dama
     text = run.failures[name]
     assert message in text
     section = text.partition("Where to look")[2]
-    number = {"wrong": 2, "stub": 3, "loop": 4, "leaves": 5, "exits": 6, "crashes": 8, "interrupts": 9, "deep": 10, "asks": 11}  # fmt: skip
+    number = {"wrong": 2, "stub": 3, "loop": 4, "leaves": 5, "exits": 6, "crashes": 8, "interrupts": 9, "deep": 10, "asks": 11, "hoards": 12, "chatters": 13, "halts": 14}  # fmt: skip
     line = (folder / "shared" / "practice.py").read_text().splitlines().index(f"def {name}(x):") + 1
     assert f"Sprint 01, exercise {number[name]}, Write {name} ({folder}/shared/practice.py:{line})" in section
     assert f"read sprints/01_practice/notes/01_{name}.md; a hint: course hint 01 {number[name]}" in section
     blamed = "The error passed through your" in section
-    assert blamed == (name not in ("wrong", "exits")), "where the error's way is known, it is told"
+    assert blamed == (name not in ("wrong", "exits", "chatters")), "where the error's way is known, it is told"
 
 
 def test_a_loop_and_a_crash_are_located(damaged) -> None:
@@ -105,10 +111,15 @@ def test_what_a_dying_test_printed_is_its_own(damaged) -> None:
     assert run.output.count("from exits") == 1
 
 
+def test_what_a_loop_prints_is_cut(damaged) -> None:
+    run, _ = damaged
+    assert "\n[…]\n" in run.failures["chatters"] and len(run.failures["chatters"]) < 20_000
+
+
 def test_the_header_names_the_modules(damaged) -> None:
     run, _ = damaged
     expected = (
-        "framework: yours: fourth (1 of 1 functions written), practice (10 of 11 functions written), second (1 of 1"
+        "framework: yours: fourth (1 of 1 functions written), practice (13 of 14 functions written), second (1 of 1"
     )
     assert run.header.startswith(expected) and run.header.endswith("everything else: reference")
 
@@ -120,8 +131,10 @@ def test_the_header_names_the_modules(damaged) -> None:
 def unusable(practice, tmp_path_factory) -> tuple[Run, Path]:
     """One run on a workspace with a syntax error, a lost name and an import that fails."""
     good = "\n\ndef {0}(x):\n    return x + 1\n"
-    folder = practice.workspace(
-        tmp_path_factory.mktemp("unusable") / "workspace",
+    folder = tmp_path_factory.mktemp("unusable") / "linked"
+    folder.symlink_to(tmp_path_factory.mktemp("elsewhere"), target_is_directory=True)
+    practice.workspace(
+        folder,
         second="def second(x)\n    return x + 1\n",
         third="def another(x):\n    return x + 1\n",
         fourth="import nowhere_to_be_found" + good.format("fourth"),
@@ -137,18 +150,18 @@ def test_files_that_cannot_be_used_fail_their_own_tests_only(unusable) -> None:
     assert run.outcomes["second"] == run.outcomes["third"] == run.outcomes["fourth"] == "ERROR"
     shared = f"{folder}/shared"
     for name, number, reason in (
-        ("second", 12, f"{shared}/second.py, line 1: expected ':': `def second(x)`"),
-        ("third", 13, f"{shared}/third.py: `third` is gone (deleted or renamed?), and other code calls it."),
+        ("second", 15, f"{shared}/second.py, line 1: expected ':': `def second(x)`"),
+        ("third", 16, f"{shared}/third.py: `third` is gone (deleted or renamed?), and other code calls it."),
         (
             "fourth",
-            14,
+            17,
             f"{shared}/fourth.py, line 1: importing it ended with ModuleNotFoundError: No module named 'nowhere",
         ),
     ):
         assert f"Sprint 01, exercise {number}, Write {name}: {reason}" in run.failures[name]
         assert f"read sprints/01_practice/notes/01_{name}.md; a hint: course hint 01 {number}" in run.failures[name]
         assert f"your {name} cannot be used, the reference stands in for it: {reason}" in run.header
-    assert "yours: practice (11 of 11 functions written); everything else: reference" in run.header
+    assert "yours: practice (14 of 14 functions written); everything else: reference" in run.header
 
 
 @pytest.mark.parametrize(
@@ -161,9 +174,10 @@ def test_files_that_cannot_be_used_fail_their_own_tests_only(unusable) -> None:
         ("x = input('your name? ')\n", r"line 1: importing it ended with EOFError"),
         ("print(second(1) / 0)\n", r"line 4: importing it ended with ZeroDivisionError: division by zero"),
         ("raise KeyboardInterrupt\n", r"line 1: importing it ended with KeyboardInterrupt"),
+        ("import shared.mine\n", r"mine.py, line 2: importing it ended with SyntaxError: expected ':'"),
         ("from shared.third import nothing\n", r"third.py: .*ImportError: cannot import name 'nothing' from 'shared.third'"),
     ],
-    ids=["loop", "os._exit", "sys.exit", "crash", "input", "error", "interrupt", "name"],
+    ids=["loop", "os._exit", "sys.exit", "crash", "input", "error", "interrupt", "own module", "name"],
 )  # fmt: skip
 def test_what_happens_at_import_is_told_and_the_rest_goes_on(
     practice, tmp_path: Path, monkeypatch, text: str, said: str
@@ -171,6 +185,7 @@ def test_what_happens_at_import_is_told_and_the_rest_goes_on(
     function = "def second(x):\n    return x + 1\n"
     text = f"{function}\n{text}" if "second(" in text else f"{text}\n{function}"
     folder = practice.workspace(tmp_path / "workspace", second=text)
+    (folder / "shared" / "mine.py").write_text("x = 1\ndef mine(x)\n    return x\n")
     workspace = Workspace(folder, practice.root)
     found = preflight.static_problems(workspace)
     assert found == [], "nothing to be seen without running it"
@@ -192,7 +207,7 @@ def test_a_deleted_file_does_not_pass_by_the_reference(practice, tmp_path: Path)
     (folder / "shared" / "second.py").unlink()
     run = pytest_of(practice, f"--workspace={folder}", "-k", "second or third")
     assert run.outcomes["third"] == "PASSED" and run.outcomes["second"] == "ERROR"
-    assert "second.py is gone" in run.failures["second"] and "course hint 01 12" in run.failures["second"]
+    assert "second.py is gone" in run.failures["second"] and "course hint 01 15" in run.failures["second"]
 
 
 # ---------------------------------------------------------------- whose code
