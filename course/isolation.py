@@ -78,7 +78,10 @@ def _restrain() -> None:
     import resource
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    for kind, size in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 2**28)):
+    sizes = {resource.RLIMIT_FSIZE: 2**28, resource.RLIMIT_DATA: memory}
+    if Path("/dev/nvidiactl").exists():
+        del sizes[resource.RLIMIT_DATA]  # CUDA maps what it will never use
+    for kind, size in sizes.items():
         with contextlib.suppress(ValueError, OSError):  # the user allows less, or the system knows no such limit
             resource.setrlimit(kind, (size, resource.getrlimit(kind)[1]))
 

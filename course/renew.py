@@ -44,6 +44,9 @@ def _merged(workspace: Workspace, module: str, mine: str) -> str:
         for part in workspace.parts(exercise)
         if part.module == module and workspace.started(exercise)
     }
+    known = sources.definitions(reference)
+    classes = (node for node in sources.parse(mine).body if isinstance(node, ast.ClassDef))
+    own = {node.name: node for node in classes if node.name not in known}
     text, before = reference, []
     for name, found in sources.functions(mine).items():
         before.append(name)
@@ -54,7 +57,15 @@ def _merged(workspace: Workspace, module: str, mine: str) -> str:
                 continue
         elif found.code == copied.get(name) or (name in today and found.code == today[name].code):
             continue  # never touched: the reference's of today, or gone with it
-        text = sources.put(text, name, found.text, before)
+        if name.partition(".")[0] not in own:
+            text = sources.put(text, name, found.text, before)
+    for name, (sprint, exercise, _) in begun.items():
+        if name not in before:  # deleted: to be written again, not given away
+            text = workspace.with_stub(text, module, name, exercise, sprint)
+    lines = mine.split("\n")
+    for node in own.values():
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        text += "\n".join(["\n", *lines[first - 1 : node.end_lineno]]) + "\n"
     return text
 
 

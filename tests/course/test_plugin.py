@@ -86,6 +86,8 @@ def test_whatever_a_function_does_the_other_tests_are_run_and_told(damaged) -> N
 )  # fmt: skip
 def test_each_failure_says_what_happened_in_which_exercise_and_what_to_read(damaged, name: str, message: str) -> None:
     run, folder = damaged
+    if name == "hoards" and Path("/dev/nvidiactl").exists():
+        pytest.skip("memory is not limited where there is a GPU")
     text = run.failures[name]
     assert message in text
     section = text.partition("Where to look")[2]

@@ -99,3 +99,16 @@ def test_a_module_that_python_cannot_read_stops_it_before_anything_changes(learn
     with pytest.raises(CourseError, match=r"workspace/shared/ops/sums.py cannot be read.*nothing was changed"):
         renew(learner)
     assert mine.read_text() == "def add(:\n"
+
+
+def test_a_deleted_exercise_comes_back_as_a_stub_and_a_class_of_their_own_stays(learner: Workspace) -> None:
+    mine = learner.file("shared.ops.sums")
+    text = mine.read_text()
+    deleted = text[text.index("def add") : text.index("def helper")]
+    own = "@staticmethod\nclass Sum:\n    '''Mine.'''\n\n    start = 0\n\n    def run(self, a):\n        return a + self.start\n"
+    mine.write_text(text.replace(deleted, own + "\n\n"))
+    renew(learner)
+    text = mine.read_text()
+    assert own in text and "return a + b" not in text
+    assert text.count("Sprint 01, exercise 1") == text.count("Sprint 01, exercise 2") == 1
+    assert renew(learner) == ([], [])
