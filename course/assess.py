@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import gc
 import importlib
 import json
 import os
@@ -182,12 +183,13 @@ class Learner:
 
     def look(self) -> None:
         """Finds the modules that cannot be used, before any test."""
-        preflight.IMPORT_SECONDS = min(30.0, self.time_limit + 5)
+        problems: list[preflight.Problem] = []
         if self.texts:
-            self.broken = preflight.problems(self.workspace)
+            problems = preflight.problems(self.workspace, min(preflight.IMPORT_SECONDS, self.time_limit + 5))
             end_descendants()
             self.copy.changed()
-        self.broken += [preflight.Problem(module, text) for module, text in self.unusable.items()]
+        self.broken = [preflight.Problem(module, text) for module, text in self.unusable.items()]
+        self.broken += [problem for problem in problems if problem.module not in self.unusable]
 
     def remarks(self) -> list[str]:
         """Functions outside all exercises that the learner changed."""
@@ -332,6 +334,7 @@ class Learner:
         others = [t for key, parts in self.parts.items() if key not in keys for t, p in parts.items() if p != ABSENT]
         kept = ",".join([*others, *(problem.module for problem in self.broken)])
         job.variables["SHARED_REFERENCE"] = kept
+        job = dataclasses.replace(job, options=(*job.options, "--tb=native"))  # nobody reads these tracebacks
         sealed, _, _ = self.run(job, {**self.without_solution([mark.exercise for mark in passing]), **files})
         for mark in passing:
             if answered := sealed & set(self.nodes(certify.tests_of(sprint, mark.exercise))):
@@ -427,6 +430,7 @@ def main() -> None:
     for name in warm.PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # a collection in a forked process would touch, and so copy, every page of what was loaded here
     try:
         if request.get("reference"):
             for label in request["sprints"]:

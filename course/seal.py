@@ -8,6 +8,7 @@ keyed hash that the grading process can verify; a report that the learner's code
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import hmac
 import os
@@ -187,6 +188,10 @@ class Sealer:
         if not isinstance(function, FunctionType) or function.__code__ not in allowed.get(name, []):
             return f"the test {name}"
         return None
+
+    def pytest_collection_finish(self) -> None:
+        """Spare the processes of the single tests from copying what collecting garbage touches."""
+        gc.freeze()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
