@@ -293,7 +293,7 @@ class Learner:
                 continue
             entry = result.tests.get(node, {})
             if entry.get("outcome") == FAILED:
-                text = str(entry.get("message", ""))
+                text = str(entry.get("message", "")).removeprefix("Failed: ")
             elif entry.get("outcome") == SKIPPED:
                 text = "this code had its test skipped"
             elif entry:

@@ -44,6 +44,7 @@ KEPT = (
     "CUDA_VISIBLE_DEVICES",
     "OPENBLAS_CORETYPE",
 )
+UNDER_WAY: set[subprocess.Popen[bytes]] = set()
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -167,12 +168,14 @@ def ask(snapshot: Snapshot, request: dict[str, Any], seconds: float) -> tuple[li
                 start_new_session=True,
             )
             trouble = ""
+            UNDER_WAY.add(process)
             try:
                 process.communicate(json.dumps({**request, "token": token}).encode(), timeout=seconds)
             except subprocess.TimeoutExpired:
                 trouble = f"grading took longer than {seconds:.0f} s and was ended"
             finally:
                 _end(process)
+                UNDER_WAY.discard(process)
             output.seek(0)
             lines = output.read().decode("utf-8", errors="replace").splitlines()
             errors.seek(0)
@@ -270,6 +273,8 @@ class Grader:
                     self._unharmed(running[done].name)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(UNDER_WAY):  # they are in sessions of their own: Ctrl-C does not reach them
+                    process.kill()
                 raise
         if processes > 1:
             for one in submissions:

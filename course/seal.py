@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -180,7 +180,7 @@ class Sealer:
         for name, module in self.imports.get(str(item.path), {}).items():
             if vars(test).get(name) is not module:
                 return f"`{name}` in {item.path.name}"
-        function = getattr(item, "function", None)
+        function: Any = getattr(item, "function", None)
         allowed = self.codes.get(str(item.path), {})
         name = item.nodeid.partition("::")[2].partition("[")[0].replace("::", ".")
         while hasattr(function, "__wrapped__"):
@@ -194,7 +194,7 @@ class Sealer:
         gc.freeze()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Generator[None, Any, Any]:
         """Seal a test that passed in all its phases, once it has cleaned up behind itself."""
         report = yield
         phases = item.stash.setdefault(PHASES, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import stat
@@ -52,10 +53,10 @@ def collect(folder: Path, wanted: dict[str, str]) -> tuple[list[Submission], lis
         if path.is_symlink():
             found.append(Submission(path.name, problem="this is a symbolic link; only plain folders are graded"))
         elif path.is_dir():
-            found.append(_submission(path.name, wanted, lambda path=path: _Folder(path)))
+            found.append(_submission(path.name, wanted, functools.partial(_Folder, path)))
         elif path.suffix.lower() == ".zip":
             name = path.name if path.stem in names else path.stem
-            found.append(_submission(name, wanted, lambda path=path: _Zip(path)))
+            found.append(_submission(name, wanted, functools.partial(_Zip, path)))
         else:
             others.append(path.name)
     if not found:
