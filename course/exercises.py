@@ -40,6 +40,10 @@ def _place(workspace: Workspace, exercise: Exercise) -> str:
     return "\n".join(f"{path}:{line}" if line else path for path, line in places.items())
 
 
+def _places(workspace: Workspace, exercise: Exercise) -> str:
+    return _place(workspace, exercise).replace("\n", ", ")
+
+
 def start(sprints: list[Sprint]) -> None:
     """Blank the exercises of `sprints` into the workspace, and say where they are."""
     workspace = _workspace()
@@ -186,7 +190,7 @@ def _print_verdicts(console: Console, certificate: Certificate, workspace: Works
     stub = next((verdict for verdict in certificate.verdicts if verdict.standing == STUB), None)
     if failing:
         one = failing.exercise
-        console.print(f"\n[bold]{one.label}, {escape(one.title)}[/] ({_place(workspace, one)})")
+        console.print(f"\n[bold]{one.label}, {escape(one.title)}[/] ({_places(workspace, one)})")
         console.print(Padding(escape(failing.message.strip()), (0, 2)))
         console.print(
             f"Read sprints/{sprint.folder.name}/{one.note}; course hint {sprint.label} {one.number}; "
@@ -195,7 +199,7 @@ def _print_verdicts(console: Console, certificate: Certificate, workspace: Works
     elif stub:
         one = stub.exercise
         console.print(
-            f"\nNext: exercise {one.number}, {escape(one.title)} ({_place(workspace, one)}), {one.minutes} minutes."
+            f"\nNext: exercise {one.number}, {escape(one.title)} ({_places(workspace, one)}), {one.minutes} minutes."
         )
         console.print(f"Read sprints/{sprint.folder.name}/{one.note}, then course check {sprint.label} {one.number}.")
     elif certificate.milestones and all(m["outcome"] == "passed" for m in certificate.milestones.values()):

@@ -155,6 +155,8 @@ def _died(item: pytest.Item, status: int | None, limit: float, seconds: float, t
         where = path.relative_to(item.config.rootpath) if path.is_relative_to(item.config.rootpath) else path
         text += f" It was in `{at[2]}`, {where}:{at[1]}" + (f": `{line}`" if line else "")
     report = _report(item, text, seconds)
+    if status is None:
+        report.late = True  # type: ignore[attr-defined]
     report.frames = [(file, int(line)) for file, line, _ in reversed(frames)]  # type: ignore[attr-defined]
     return report
 

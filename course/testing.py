@@ -31,6 +31,12 @@ class Setting:
     broken: dict[str, Problem] = dataclasses.field(default_factory=dict)
     exercises: list[Exercise] = dataclasses.field(default_factory=list)
     limit: float = LIMIT
+    late: int = 0  # tests that did not end in time
+
+    @property
+    def patience(self) -> float:
+        """Seconds for the next test: less after two loops, so that one in the engine's heart does not take minutes."""
+        return self.limit if self.late < 2 else self.limit / 4
 
 
 SETTING = pytest.StashKey[Setting]()
@@ -184,10 +190,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not setting.broken or setting.workspace is None:
         return
     for exercise in judged(item):
-        for target in exercise.targets:
-            problem = setting.broken.get(sources.split(target)[0])
-            if problem and setting.workspace.started(exercise):
-                pytest.fail(f"{exercise.label}, {exercise.title}: {problem.text}", pytrace=False)
+        problem = _unusable(setting, exercise)
+        if problem and setting.workspace.started(exercise):
+            pytest.fail(f"{exercise.label}, {exercise.title}: {problem.text}", pytrace=False)
+
+
+def _unusable(setting: Setting, exercise: Exercise) -> Problem | None:
+    """Why one of the files of an exercise cannot be used; None where they all can."""
+    modules = (sources.split(target)[0] for target in exercise.targets)
+    return next((setting.broken[module] for module in modules if module in setting.broken), None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -199,7 +210,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if not setting.limit or item.config.option.usepdb or item.config.option.trace:
         return None  # a debugger needs the terminal, and time
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in isolation.run(item, nextitem, setting.limit):
+    for report in isolation.run(item, nextitem, setting.patience):
+        setting.late += hasattr(report, "late")
         if report.failed and not hasattr(report, "exercises"):  # it never came to writing a report of its own
             _explain(item, report, getattr(report, "frames", []))
         item.ihook.pytest_runtest_logreport(report=report)
@@ -230,6 +242,7 @@ def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[st
     blamed = _blamed(workspace, mine, frames)
     started = {exercise.key for exercise in mine}
     candidates = [exercise for exercise in judged(item) if exercise.key in started]
+    candidates = [exercise for exercise in candidates if _unusable(setting, exercise)] or candidates
     if blamed:
         text = "The error passed through your\n" + "\n".join(_advice(workspace, e) for e in blamed[:2])
     elif candidates:

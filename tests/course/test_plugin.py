@@ -313,6 +313,14 @@ def test_without_fork_a_loop_is_interrupted_and_other_tests_go_on(practice, tmp_
     assert "The error passed through your\nSprint 01, exercise 4, Write loop" in run.failures["loop"]
 
 
+def test_after_two_loops_the_next_tests_have_less_time(practice, tmp_path: Path) -> None:
+    folder = practice.workspace(tmp_path / "workspace", dict.fromkeys(("right", "wrong", "loop"), "while x:\n    pass"))
+    run = pytest_of(practice, f"--workspace={folder}", "--no-preflight", "--time-limit=0.8", "-k", "right or wrong or loop or after")  # fmt: skip
+    assert run.outcomes == {"right": "FAILED", "wrong": "FAILED", "loop": "FAILED", "after": "PASSED"}
+    seconds = [re.search(r"did not end within (\S+) s", run.failures[name])[1] for name in ("right", "wrong", "loop")]
+    assert seconds == ["0.8", "0.8", "0.2"]
+
+
 def test_the_alarm_leaves_the_handler_as_it_found_it() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(isolation.TimeLimit, match="within 0.05 s"):
