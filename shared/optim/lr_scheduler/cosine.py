@@ -32,8 +32,6 @@ class CosineAnnealingLR(LRScheduler):
         t, low = self.last_epoch, self.eta_min
         if self._is_initial:
             return self._current()
-        if self._step_count == 1 and t > 0:
-            return [low + (base - low) * (1 + math.cos(t * math.pi / self.T_max)) / 2 for base in self.base_lrs]
         if (t - 1 - self.T_max) % (2 * self.T_max) == 0:  # the step before was at the bottom: nothing to multiply
             return [
                 lr + (base - low) * (1 - math.cos(math.pi / self.T_max)) / 2
