@@ -8,7 +8,16 @@ multiply. Source of names and formulas: the documentation of `torch.optim.lr_sch
 from shared.optim.lr_scheduler.base import LRScheduler, rates
 from shared.optim.lr_scheduler.combined import ChainedScheduler, SequentialLR, warmup_cosine
 from shared.optim.lr_scheduler.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
-from shared.optim.lr_scheduler.factors import ConstantLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
+from shared.optim.lr_scheduler.factors import (
+    ConstantLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiplicativeLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
 from shared.optim.lr_scheduler.one_cycle import OneCycleLR
 from shared.optim.lr_scheduler.plateau import ReduceLROnPlateau
 
@@ -22,7 +31,9 @@ __all__ = [
     "LambdaLR",
     "LinearLR",
     "MultiStepLR",
+    "MultiplicativeLR",
     "OneCycleLR",
+    "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",

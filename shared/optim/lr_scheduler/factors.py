@@ -12,15 +12,8 @@ from shared.optim.lr_scheduler.base import LRScheduler
 from shared.optim.optimizer import Optimizer
 
 
-class LambdaLR(LRScheduler):
-    """The initial rate times `lr_lambda(epoch)`; one function, or a list with one per parameter group.
-
-    >>> import shared
-    >>> from shared.optim.lr_scheduler import rates
-    >>> optimizer = shared.optim.SGD([shared.zeros(1, requires_grad=True)], lr=1.0)
-    >>> rates(LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch)), 4)
-    [1.0, 0.5, 0.333333, 0.25]
-    """
+class _ByFunction(LRScheduler):
+    """Holds one function of the epoch per parameter group, `lr_lambdas`."""
 
     def __init__(
         self,
@@ -36,10 +29,6 @@ class LambdaLR(LRScheduler):
             self.lr_lambdas = [lr_lambda] * len(optimizer.param_groups)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
-        self._warn_if_outside_step()
-        return [base * function(self.last_epoch) for base, function in zip(self.base_lrs, self.lr_lambdas, strict=True)]
-
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer; of `lr_lambdas`, the attributes of callable objects, not functions."""
         saved = [None if isinstance(f, types.FunctionType) else dict(f.__dict__) for f in self.lr_lambdas]
@@ -51,6 +40,38 @@ class LambdaLR(LRScheduler):
         for function, saved in zip(self.lr_lambdas, state_dict["lr_lambdas"], strict=True):
             if saved is not None:
                 function.__dict__.update(saved)
+
+
+class LambdaLR(_ByFunction):
+    """The initial rate times `lr_lambda(epoch)`; one function, or a list with one per parameter group.
+
+    >>> import shared
+    >>> from shared.optim.lr_scheduler import rates
+    >>> optimizer = shared.optim.SGD([shared.zeros(1, requires_grad=True)], lr=1.0)
+    >>> rates(LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch)), 4)
+    [1.0, 0.5, 0.333333, 0.25]
+    """
+
+    def get_lr(self) -> list[float]:
+        self._warn_if_outside_step()
+        return [base * function(self.last_epoch) for base, function in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+
+
+class MultiplicativeLR(_ByFunction):
+    """The rate before times `lr_lambda(epoch)`; one function, or a list with one per parameter group.
+
+    >>> import shared
+    >>> from shared.optim.lr_scheduler import rates
+    >>> optimizer = shared.optim.SGD([shared.zeros(1, requires_grad=True)], lr=1.0)
+    >>> rates(MultiplicativeLR(optimizer, lambda epoch: 1 / epoch), 4)
+    [1.0, 1.0, 0.5, 0.166667]
+    """
+
+    def get_lr(self) -> list[float]:
+        self._warn_if_outside_step()
+        if self._is_initial:
+            return self._current()
+        return [lr * function(self.last_epoch) for lr, function in zip(self._current(), self.lr_lambdas, strict=True)]
 
 
 class StepLR(LRScheduler):
@@ -196,3 +217,30 @@ class ExponentialLR(LRScheduler):
 
     def _get_closed_form_lr(self) -> list[float]:
         return [base * self.gamma**self.last_epoch for base in self.base_lrs]
+
+
+class PolynomialLR(LRScheduler):
+    """From the initial rate to zero in `total_iters` steps, along (1 − t / total_iters) ** power.
+
+    >>> import shared
+    >>> from shared.optim.lr_scheduler import rates
+    >>> optimizer = shared.optim.SGD([shared.zeros(1, requires_grad=True)], lr=1.0)
+    >>> rates(PolynomialLR(optimizer, total_iters=4, power=2.0), 6)
+    [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1):
+        self.total_iters = total_iters
+        self.power = power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        self._warn_if_outside_step()
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return self._current()
+        left, before = 1.0 - self.last_epoch / self.total_iters, 1.0 - (self.last_epoch - 1) / self.total_iters
+        return [lr * (left / before) ** self.power for lr in self._current()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        done = min(self.total_iters, self.last_epoch) / self.total_iters
+        return [base * (1.0 - done) ** self.power for base in self.base_lrs]
