@@ -18,6 +18,8 @@ import numpy as np
 
 from shared.overlay import learners_file
 
+FAMILIES = ("conv", "optim", "pool")
+
 
 @functools.cache
 def _compiled(family: str) -> ModuleType | None:
@@ -40,9 +42,14 @@ def select(family: str, *arrays: Any) -> ModuleType:
     return importlib.import_module(f"shared.arrays.kernels.{family}.reference")
 
 
+def in_rows(x: Any) -> Any:
+    """`x` in row-major memory, as the compiled kernels want it; copied only where it is not."""
+    return x if x.flags.c_contiguous else x.copy("C")
+
+
 def warm_up() -> None:
     """Compiles every kernel for float32 and float64, or loads it from the cache on disk."""
-    for family in ("optim",):
+    for family in FAMILIES:
         kernels = _compiled(family)
         if kernels is not None:
             kernels.warm_up()
