@@ -26,8 +26,10 @@ from shared.nn.activation import (
     Tanh,
 )
 from shared.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from shared.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from shared.nn.dropout import Dropout, Dropout1d, Dropout2d
 from shared.nn.flatten import Flatten, Unflatten
+from shared.nn.fold import Fold, Unfold
 from shared.nn.linear import Bilinear, Identity, Linear
 from shared.nn.loss import (
     BCELoss,
@@ -41,4 +43,33 @@ from shared.nn.loss import (
     SmoothL1Loss,
 )
 from shared.nn.module import Module
+from shared.nn.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from shared.nn.parameter import Buffer, Parameter
+from shared.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
+from shared.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d

@@ -25,10 +25,13 @@ from shared.ops.activation import (
     softplus,
     softsign,
 )
+from shared.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from shared.ops.creation import one_hot
 from shared.ops.cross_entropy import cross_entropy, nll_loss
 from shared.ops.dropout import dropout, dropout1d, dropout2d
 from shared.ops.elementwise import clamp, sigmoid, tanh
+from shared.ops.fold import fold, unfold
+from shared.ops.interpolate import interpolate, upsample
 from shared.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -39,32 +42,60 @@ from shared.ops.loss import (
     smooth_l1_loss,
 )
 from shared.ops.matmul import einsum, linear
+from shared.ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from shared.ops.reduce import norm
 from shared.ops.shape import pad
 from shared.tensor import Tensor
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_similarity",
     "cross_entropy",
     "dropout",
     "dropout1d",
     "dropout2d",
     "elu",
+    "fold",
     "gelu",
     "glu",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "huber_loss",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "leaky_relu",
     "linear",
     "log_softmax",
     "logsigmoid",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "mish",
     "mse_loss",
     "nll_loss",
@@ -84,6 +115,8 @@ __all__ = [
     "softplus",
     "softsign",
     "tanh",
+    "unfold",
+    "upsample",
 ]
 
 

@@ -319,6 +319,127 @@ add("pad", lambda F, x: F.pad(x, (1, 2, 0, 1), value=0.5), normal(2, 3))
 add("dropout in evaluation", lambda F, x: F.dropout(x, 0.5, training=False), normal(3, 4))
 add("dropout p=1", lambda F, x: F.dropout(x, 1.0), normal(3, 4))
 
+# ---------------------------------------------------------------- convolution, pooling, interpolation
+
+CONVOLUTIONS: list[tuple[int, tuple, tuple, dict[str, Any]]] = [  # dimensions, input, weight, options
+    (1, (2, 3, 7), (4, 3, 3), {}),
+    (1, (3, 7), (4, 3, 2), {"stride": 2, "padding": 1}),
+    (1, (2, 4, 9), (6, 2, 4), {"groups": 2, "dilation": 2, "padding": "same"}),
+    (2, (2, 3, 5, 6), (4, 3, 3, 3), {}),
+    (2, (2, 3, 5, 6), (4, 3, 3, 3), {"padding": 1}),
+    (2, (2, 2, 7, 6), (3, 2, 3, 2), {"stride": (2, 1), "padding": (1, 0), "dilation": (2, 1)}),
+    (2, (2, 4, 5, 6), (6, 2, 2, 3), {"groups": 2, "padding": "same"}),
+    (2, (3, 3, 4, 4), (3, 1, 3, 3), {"groups": 3, "padding": 1}),
+    (2, (2, 3, 3, 4), (5, 3, 1, 1), {}),
+    (2, (3, 5, 4), (2, 3, 2, 2), {"stride": 3, "padding": "valid"}),
+    (2, (0, 3, 5, 4), (2, 3, 2, 2), {}),
+    (3, (2, 2, 4, 3, 4), (3, 2, 2, 2, 3), {"padding": (1, 0, 1)}),
+    (3, (2, 4, 3, 5, 4), (2, 2, 2, 3, 1), {"stride": (1, 2, 1), "dilation": (1, 1, 2), "groups": 2}),
+]
+TRANSPOSED: list[tuple[int, tuple, tuple, dict[str, Any]]] = [
+    (1, (2, 3, 5), (3, 2, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
+    (1, (4, 5), (4, 1, 2), {"groups": 2, "dilation": 2}),
+    (2, (2, 3, 3, 4), (3, 2, 2, 3), {}),
+    (2, (2, 4, 3, 4), (4, 3, 3, 2), {"stride": (2, 3), "padding": 1, "output_padding": (1, 0), "groups": 2}),
+    (2, (2, 3, 4), (2, 3, 2, 2), {"dilation": 2, "padding": (0, 1)}),
+    (3, (1, 2, 2, 3, 2), (2, 3, 2, 1, 2), {"stride": 2}),
+]
+
+
+def labelled(name: str, shapes: tuple, options: dict[str, Any]) -> str:
+    """A case's name; shapes with a 0 go after ': ', as what has no other layouts in memory."""
+    text = " ".join([name, *[f"{k}={v}" for k, v in options.items()]])
+    return f"{text}{': ' if 0 in shapes[0] else ' '}" + " ".join(str(shape).replace(" ", "") for shape in shapes)
+
+
+def gaussians(*shapes: tuple) -> Callable:
+    return lambda rng: tuple(rng.normal(size=shape) for shape in shapes)
+
+
+for kind, table in (("conv", CONVOLUTIONS), ("conv_transpose", TRANSPOSED)):
+    for dimensions, size, kernel, options in table:
+
+        def convolution(F: Any, *inputs: Any, f: str = f"{kind}{dimensions}d", options: dict = options) -> Any:
+            return getattr(F, f)(*inputs, **options)
+
+        label = labelled(f"{kind}{dimensions}d", (size, kernel), options)
+        outputs = kernel[0] if kind == "conv" else kernel[1] * options.get("groups", 1)
+        add(label, convolution, gaussians(size, kernel, (outputs,)))
+        add(f"no bias {label}", convolution, gaussians(size, kernel))
+
+POOLS: list[tuple[str, tuple, tuple, dict[str, Any]]] = [  # function, input, positional arguments, options
+    ("max_pool1d", (2, 3, 7), (2,), {}),
+    ("max_pool1d", (3, 8), (3,), {"stride": 2, "padding": 1, "dilation": 2}),
+    ("max_pool2d", (2, 3, 6, 5), (2,), {}),
+    ("max_pool2d", (2, 3, 6, 8), (2,), {}),
+    ("max_pool2d", (2, 3, 7, 6), (3,), {"stride": 2, "padding": 1}),
+    ("max_pool2d", (3, 7, 6), ((2, 3),), {"stride": (1, 2), "dilation": (2, 1)}),
+    ("max_pool2d", (2, 3, 7, 5), (2,), {"ceil_mode": True}),
+    ("max_pool2d", (2, 3, 6, 5), (3,), {"stride": 1, "padding": 1, "ceil_mode": True}),
+    ("max_pool2d", (0, 3, 6, 5), (2,), {}),
+    ("max_pool3d", (2, 2, 4, 5, 4), (2,), {}),
+    ("max_pool3d", (2, 4, 5, 4), ((2, 3, 1),), {"stride": (1, 2, 2), "padding": (1, 1, 0), "ceil_mode": True}),
+    ("avg_pool1d", (2, 3, 7), (2,), {}),
+    ("avg_pool1d", (3, 7), (3,), {"stride": 2, "padding": 1, "count_include_pad": False, "ceil_mode": True}),
+    ("avg_pool2d", (2, 3, 6, 5), (2,), {}),
+    ("avg_pool2d", (2, 3, 7, 6), (3,), {"stride": 2, "padding": 1}),
+    ("avg_pool2d", (2, 3, 7, 6), (3,), {"stride": (2, 1), "padding": 1, "count_include_pad": False}),
+    ("avg_pool2d", (2, 3, 6, 7), (3,), {"stride": 2, "padding": 1, "ceil_mode": True}),
+    ("avg_pool2d", (3, 6, 7), ((2, 3),), {"divisor_override": 5}),
+    ("avg_pool2d", (0, 3, 6, 7), (2,), {}),
+    ("avg_pool3d", (2, 2, 4, 5, 4), (2,), {"stride": (1, 2, 2), "padding": 1}),
+    ("avg_pool3d", (2, 4, 5, 4), (3,), {"ceil_mode": True, "divisor_override": 2}),
+    ("adaptive_avg_pool1d", (2, 3, 7), (3,), {}),
+    ("adaptive_avg_pool1d", (3, 6), ((3,),), {}),
+    ("adaptive_avg_pool2d", (2, 3, 6, 4), (1,), {}),
+    ("adaptive_avg_pool2d", (2, 3, 7, 5), ((3, 2),), {}),
+    ("adaptive_avg_pool2d", (3, 5, 4), ((None, 6),), {}),
+    ("adaptive_avg_pool3d", (2, 2, 3, 5, 4), ((2, 3, 2),), {}),
+    ("unfold", (2, 3, 5, 6), (2,), {}),
+    ("unfold", (3, 5, 6), ((2, 3),), {"dilation": (2, 1), "padding": 1, "stride": (1, 2)}),
+    ("fold", (2, 12, 20), ((5, 6), 2), {}),
+    ("fold", (6, 9), ((4, 5), (2, 3)), {"padding": (1, 0), "stride": (2, 1), "dilation": 1}),
+    ("interpolate", (2, 3, 4), (7,), {}),
+    ("interpolate", (2, 3, 4, 5), (), {"scale_factor": 2}),
+    ("interpolate", (2, 3, 4, 5), (), {"scale_factor": (1.5, 0.6)}),
+    ("interpolate", (2, 3, 4, 5), ((7, 3),), {"mode": "nearest-exact"}),
+    ("interpolate", (1, 2, 2, 3, 4), (), {"scale_factor": 1.7}),
+    ("interpolate", (2, 3, 5), (8,), {"mode": "linear"}),
+    ("interpolate", (2, 3, 4, 5), ((7, 3),), {"mode": "bilinear"}),
+    ("interpolate", (2, 3, 4, 5), ((7, 1),), {"mode": "bilinear", "align_corners": True}),
+    ("interpolate", (2, 3, 4, 5), (), {"scale_factor": (1.7, 2), "mode": "bilinear"}),
+    (
+        "interpolate",
+        (2, 3, 4, 5),
+        (),
+        {"scale_factor": 1.7, "mode": "bilinear", "recompute_scale_factor": True},
+    ),
+    ("interpolate", (1, 2, 2, 3, 4), ((3, 2, 6),), {"mode": "trilinear", "align_corners": False}),
+    ("interpolate", (2, 3, 7, 5), ((3, 2),), {"mode": "area"}),
+]
+for function, size, arguments, options in POOLS:
+
+    def pooled(F: Any, x: Any, f: str = function, arguments: tuple = arguments, options: dict = options) -> Any:
+        return getattr(F, f)(x, *arguments, **options)
+
+    add(labelled(f"{function} {arguments}", (size,), options), pooled, gaussians(size))
+SPECIAL = [
+    [NAN, 1.0, 2.0, -INF, -INF, 3.0],
+    [0.0, -1.0, NAN, -INF, -INF, INF],
+    [1.0, 1.0, NAN, 0.0, INF, -INF],
+    [1.0, 1.0, 5.0, NAN, 2.0, 2.0],
+]
+add("max_pool2d: infinite", lambda F, x: F.max_pool2d(x, 2), fixed([SPECIAL]))
+add("max_pool2d overlapping: infinite", lambda F, x: F.max_pool2d(x, 3, 1, 1), fixed([SPECIAL]))
+add("avg_pool2d: infinite", lambda F, x: F.avg_pool2d(x, 2), fixed([SPECIAL]))
+add(
+    "conv2d: infinite",
+    lambda F, x, w: F.conv2d(x, w),
+    fixed([[[NAN, 1.0, 2.0], [0.0, -1.0, INF]], [[1.0, 2.0, 3.0], [-INF, 1.0, 1.0]]], [[[[2.0]], [[1.0]]]]),
+)
+for mode in ("reflect", "replicate", "circular"):
+    add(f"pad {mode}", lambda F, x, mode=mode: F.pad(x, (1, 2, 2, 1), mode=mode), gaussians((2, 3, 4, 5)))
+
 BY_NAME = {case.name: case for case in FUNCTIONS}
 assert len(BY_NAME) == len(FUNCTIONS), "two cases have one name"
 
@@ -366,6 +487,54 @@ MODULES: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
     ("nn.Softmax()", ()),
     ("nn.LogSoftmax(dim=0)", ((2, 3),)),
     ("nn.Softmin(dim=1)", ((2, 3),)),
+    ("nn.Conv1d(2, 4, 3)", ((2, 2, 6),)),
+    ("nn.Conv1d(4, 2, 3, padding='same', groups=2, bias=False)", ((4, 6),)),
+    ("nn.Conv2d(2, 3, 3, padding=1)", ((2, 2, 4, 5),)),
+    ("nn.Conv2d(2, 4, (2, 3), (2, 1), (1, 0), 2, 2, False)", ((2, 2, 5, 6),)),
+    ("nn.Conv2d(2, 3, 3, padding='same', padding_mode='reflect')", ((2, 2, 4, 5),)),
+    ("nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode='replicate')", ((2, 2, 4, 5),)),
+    ("nn.Conv2d(2, 3, (2, 3), padding='same', padding_mode='circular')", ((2, 2, 4, 5),)),
+    ("nn.Conv3d(1, 2, 2, stride=2, padding=1)", ((2, 1, 3, 4, 3),)),
+    ("nn.ConvTranspose1d(2, 3, 3, stride=2, output_padding=1)", ((2, 2, 4),)),
+    ("nn.ConvTranspose2d(2, 4, 3, 2, 1, 1, groups=2)", ((2, 2, 3, 4),)),
+    ("nn.ConvTranspose2d(2, 1, (2, 3), dilation=2, bias=False)", ((2, 3, 4),)),
+    ("nn.ConvTranspose3d(1, 2, 2)", ((1, 1, 2, 3, 2),)),
+    ("nn.MaxPool1d(2)", ((2, 3, 5),)),
+    ("nn.MaxPool2d(2)", ((2, 3, 4, 6),)),
+    ("nn.MaxPool2d((2, 3), stride=1, padding=1, dilation=(2, 1), ceil_mode=True)", ((2, 3, 6, 7),)),
+    ("nn.MaxPool2d(3, return_indices=True)", ()),
+    ("nn.MaxPool3d(2, 1)", ((2, 3, 4, 3),)),
+    ("nn.AvgPool1d(2, padding=1)", ((2, 3, 5),)),
+    ("nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)", ((2, 3, 5, 5),)),
+    ("nn.AvgPool2d((2, 1), divisor_override=3)", ((2, 3, 5, 5),)),
+    ("nn.AvgPool3d(2)", ((2, 3, 4, 5, 4),)),
+    ("nn.AdaptiveAvgPool1d(3)", ((2, 3, 7),)),
+    ("nn.AdaptiveAvgPool2d(1)", ((2, 3, 4, 5),)),
+    ("nn.AdaptiveAvgPool2d((2, None))", ((2, 3, 5, 4),)),
+    ("nn.AdaptiveAvgPool3d((1, 2, 3))", ((2, 3, 2, 4, 5),)),
+    ("nn.Upsample(scale_factor=2)", ((2, 3, 4, 5),)),
+    ("nn.Upsample((5, 7), mode='bilinear', align_corners=True)", ((2, 3, 4, 5),)),
+    ("nn.Upsample(scale_factor=(2, 1.5), mode='bilinear')", ((2, 3, 4, 5),)),
+    ("nn.UpsamplingNearest2d(7)", ((2, 3, 4, 5),)),
+    ("nn.UpsamplingBilinear2d(scale_factor=2)", ((2, 3, 4, 5),)),
+    ("nn.ConstantPad1d(1, 0.5)", ((2, 3),)),
+    ("nn.ConstantPad2d((1, 0, 2, 1), 0.5)", ((2, 3, 4),)),
+    ("nn.ConstantPad3d(1, -1)", ((2, 3, 2, 2),)),
+    ("nn.ZeroPad1d(2)", ((2, 3, 4),)),
+    ("nn.ZeroPad2d((1, -1, 0, 2))", ((2, 3, 4, 5),)),
+    ("nn.ZeroPad3d(1)", ((2, 2, 3, 2),)),
+    ("nn.ReflectionPad1d((2, 1))", ((2, 3, 4),)),
+    ("nn.ReflectionPad2d(2)", ((2, 3, 4, 5),)),
+    ("nn.ReflectionPad3d(1)", ((2, 2, 3, 2),)),
+    ("nn.ReplicationPad1d((2, 1))", ((2, 3, 4),)),
+    ("nn.ReplicationPad2d(2)", ((2, 3, 4, 5),)),
+    ("nn.ReplicationPad3d(1)", ((2, 2, 3, 2),)),
+    ("nn.CircularPad1d((2, 1))", ((2, 3, 4),)),
+    ("nn.CircularPad2d(2)", ((2, 3, 4, 5),)),
+    ("nn.CircularPad3d(1)", ((2, 2, 3, 2),)),
+    ("nn.Unfold((2, 3), dilation=1, padding=1, stride=2)", ((2, 3, 4, 5),)),
+    ("nn.Fold((4, 5), (2, 3), stride=(2, 1))", ((2, 12, 6),)),
+    ("nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))", ((2, 1, 6, 6),)),
     ("nn.MSELoss()", ((2, 3), (2, 3))),
     ("nn.MSELoss(reduction='sum')", ((2, 3), (2, 3))),
     ("nn.L1Loss()", ((2, 3), (2, 3))),

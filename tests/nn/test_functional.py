@@ -107,7 +107,8 @@ def test_float32_is_as_close_as_pytorchs(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = run_torch(BY_NAME[name], "float32")
-    compare(run(BY_NAME[name], "float32"), wanted, rtol=1e-5, atol=1e-6)
+    # A convolution sums up to a hundred products of about 1, and where they cancel the rounding of each remains.
+    compare(run(BY_NAME[name], "float32"), wanted, rtol=1e-5, atol=1e-5 if "conv" in name else 1e-6)
 
 
 CHECKABLE = [

@@ -1,0 +1,168 @@
+"""Images made larger or smaller: each output element is one input element, or a mix of its neighbours."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from shared.arrays import dtypes
+from shared.arrays.device import xp
+from shared.ops.activation import require_tensor
+from shared.ops.index import index_select
+from shared.ops.operands import cast
+from shared.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from shared.tensor import Tensor
+
+MODES = {"nearest": None, "nearest-exact": None, "area": None, "linear": 3, "bilinear": 4, "trilinear": 5}
+
+
+def nearest_sources(size: int, output_size: int, scale: float, exact: bool) -> np.ndarray:
+    """For each output element the input element it copies: ⌊i · scale⌋, or ⌊(i + ½) · scale⌋ where `exact`.
+
+    In float32, as PyTorch does it: the same element also where the product is nearly a whole number.
+
+    >>> nearest_sources(2, 5, 2 / 5, exact=False)
+    array([0, 0, 0, 1, 1])
+    """
+    places = (np.arange(output_size, dtype=np.float32) + np.float32(0.5 if exact else 0)) * np.float32(scale)
+    return np.minimum(np.floor(places).astype(np.int64), size - 1)
+
+
+def linear_sources(
+    size: int, output_size: int, scale: float, align_corners: bool, dtype: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each output element its two neighbours in the input, and the weight of the second one.
+
+    With `align_corners` the first and last elements of both lie on each other; else the elements are squares, and
+    the edges of the images do.
+
+    >>> linear_sources(2, 3, 2 / 3, True, "float64")
+    (array([0, 0, 1]), array([1, 1, 1]), array([0. , 0.5, 0. ]))
+    """
+    places = np.arange(output_size, dtype=dtype)
+    if align_corners:
+        places = places * places.dtype.type((size - 1) / (output_size - 1) if output_size > 1 else 0)
+    else:
+        scale = places.dtype.type(scale)
+        places = np.maximum((places + places.dtype.type(0.5)) * scale - places.dtype.type(0.5), 0)
+    low = np.minimum(places.astype(np.int64), size - 1)
+    weight = np.clip(places - low, 0, 1).astype(dtype)
+    return low, np.minimum(low + 1, size - 1), weight
+
+
+def _nearest(x: Tensor, dim: int, output_size: int, scale: float, exact: bool) -> Tensor:
+    sources = nearest_sources(x.shape[dim], output_size, scale, exact)
+    return index_select(x, dim, Tensor(xp(x.array).asarray(sources)))
+
+
+def _linear(x: Tensor, dim: int, output_size: int, scale: float, align_corners: bool) -> Tensor:
+    """(1 − weight) · one neighbour + weight · the other, along one dimension."""
+    module, dtype = xp(x.array), x.array.dtype
+    low, high, weight = linear_sources(x.shape[dim], output_size, scale, align_corners, dtype)
+    weight = Tensor(module.asarray(weight.reshape(-1, *[1] * (x.ndim - dim - 1))))
+    first, second = (index_select(x, dim, Tensor(module.asarray(i))) for i in (low, high))
+    return first * (1 - weight) + second * weight
+
+
+def _output_sizes(
+    size: tuple[int, ...], wanted: Any, scale_factor: Any, recompute_scale_factor: bool | None
+) -> list[tuple[int, float]]:
+    """For each spatial dimension its new size, and how many input elements go into one output element."""
+    if wanted is None and scale_factor is None:
+        raise ValueError("interpolate: either size or scale_factor should be defined")
+    if wanted is not None and scale_factor is not None:
+        raise ValueError("interpolate: only one of size or scale_factor should be defined")
+    given, what = (wanted, "output size") if wanted is not None else (scale_factor, "scale_factor")
+    numbers = tuple(given) if hasattr(given, "__iter__") else (given,) * len(size)
+    if len(numbers) != len(size):
+        raise ValueError(
+            f"interpolate: Input and {what} must have the same number of spatial dimensions, but got input with "
+            f"spatial dimensions of {list(size)} and {what} of {numbers}"
+        )
+    if wanted is not None:
+        if recompute_scale_factor:
+            raise ValueError("interpolate: recompute_scale_factor is not meaningful with an explicit size.")
+        sizes = [int(n) for n in numbers]
+    else:
+        sizes = [math.floor(n * f) for n, f in zip(size, numbers, strict=True)]
+    if min(*sizes, *size) < 1:
+        raise RuntimeError(
+            f"interpolate: Input and output sizes should be greater than 0, but got input {list(size)} output {sizes}"
+        )
+    exact = wanted is not None or recompute_scale_factor
+    scales = [n / m if exact else 1 / f for n, m, f in zip(size, sizes, numbers, strict=True)]
+    return list(zip(sizes, scales, strict=True))
+
+
+def _check_mode(input: Tensor, mode: str, align_corners: bool | None) -> None:
+    require_tensor("interpolate", "input", input)
+    if mode not in MODES or not 3 <= input.ndim <= 5:
+        raise NotImplementedError(
+            f"interpolate: Only 3D, 4D and 5D input Tensors supported (got {input.ndim}D) for the modes: "
+            f"{' | '.join(MODES)} (got {mode})"
+        )
+    if MODES[mode] not in (None, input.ndim):
+        raise NotImplementedError(f"interpolate: Got {input.ndim}D input, but {mode} mode needs {MODES[mode]}D input")
+    if align_corners is not None and MODES[mode] is None:
+        raise ValueError(
+            "interpolate: align_corners option can only be set with the interpolating modes: "
+            "linear | bilinear | trilinear"
+        )
+    if not dtypes.is_floating(input.array.dtype):
+        raise NotImplementedError(f'"interpolate" not implemented for {input.array.dtype.name}')
+
+
+def interpolate(
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor:
+    """Input (N, C, L), (N, C, H, W) or (N, C, D, H, W) with other spatial sizes: `size`, or ⌊size · scale_factor⌋.
+
+    mode 'nearest' copies elements ('nearest-exact' those whose centres are nearest), 'linear', 'bilinear' and
+    'trilinear' (by the number of dimensions) mix neighbours, 'area' is `adaptive_avg_pool`. With `align_corners` the
+    outermost elements keep their places, else the edges of the image do. `antialias` is not there.
+
+    >>> import shared
+    >>> from shared.nn import functional as F
+    >>> F.interpolate(shared.tensor([[[1., 2.]]]), scale_factor=2)
+    tensor([[[1., 1., 2., 2.]]])
+    >>> F.interpolate(shared.tensor([[[1., 2.]]]), size=3, mode="linear", align_corners=True)
+    tensor([[[1.0000, 1.5000, 2.0000]]])
+    """
+    _check_mode(input, mode, align_corners)
+    if antialias:
+        raise NotImplementedError("interpolate: antialias=True is not implemented; avg_pool2d first, or mode='area'")
+    plan = _output_sizes(tuple(input.shape[2:]), size, scale_factor, recompute_scale_factor)
+    if mode == "area":
+        pool = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}[input.ndim]
+        return pool(input, tuple(n for n, _ in plan))
+    half = input.array.dtype.itemsize < 4 and MODES[mode] is not None
+    out = cast(input, dtypes.float32) if half else input
+    for dim, (n, scale) in enumerate(plan, 2):
+        if MODES[mode] is None:
+            out = _nearest(out, dim, n, scale, mode == "nearest-exact")
+        else:
+            out = _linear(out, dim, n, scale, bool(align_corners))
+    return cast(out, input.array.dtype) if half else out
+
+
+def upsample(
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """`interpolate` under its old name."""
+    warnings.warn(
+        "`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.", UserWarning, stacklevel=2
+    )
+    return interpolate(input, size, scale_factor, mode, align_corners)
