@@ -314,7 +314,9 @@ class Learner:
                 if part == WRITTEN:
                     module, name = sources.split(target)
                     names.setdefault(module, {})[name] = (f"{exercise.label}: ", "taken out while it is judged")
-        return {ROOT / sources.module_path(m): _blanked(m, tuple(sorted(stubs.items()))) for m, stubs in names.items()}
+        paths = {module: self.copy.root / sources.module_path(module) for module in names}
+        # From the text in memory: the file on disk may be without another exercise's bodies still.
+        return {path: _blanked(self.copy.files[path], tuple(names[module].items())) for module, path in paths.items()}
 
     def canary(self, sprint: Sprint, marks: list[Mark]) -> None:
         """With the functions of the passing exercises taken out again their tests must fail: else something answers."""
@@ -391,9 +393,8 @@ class Learner:
 
 
 @functools.lru_cache(maxsize=64)
-def _blanked(module: str, stubs: tuple[tuple[str, tuple[str, str]], ...]) -> bytes:
-    text = (ROOT / sources.module_path(module)).read_text(encoding="utf-8")
-    return sources.blanked(text, dict(stubs)).encode()
+def _blanked(text: bytes, stubs: tuple[tuple[str, tuple[str, str]], ...]) -> bytes:
+    return sources.blanked(text.decode(), dict(stubs)).encode()
 
 
 def reference(label: str, limit: float) -> dict[str, Any]:
@@ -417,6 +418,14 @@ def reference(label: str, limit: float) -> dict[str, Any]:
     return {"sprint": label, "expected": found, "seconds": result.seconds}
 
 
+def preload() -> None:
+    """Imports once what every run of pytest imports; none of it is the learner's."""
+    for name in warm.PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.freeze()  # a collection in a forked process would touch, and so copy, every page of what was loaded here
+
+
 def main() -> None:
     """Serve one request."""
     request = json.load(sys.stdin)
@@ -427,17 +436,16 @@ def main() -> None:
         print(token, json.dumps(answer), flush=True)
 
     copy = Copy(ROOT)
-    for name in warm.PRELOADED:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    gc.freeze()  # a collection in a forked process would touch, and so copy, every page of what was loaded here
     try:
         if request.get("reference"):
+            preload()
             for label in request["sprints"]:
                 send(reference(label, float(request["limit"])))
             return
         learner = Learner(request, copy)
         learner.look()
+        if any(WRITTEN in parts.values() for parts in learner.parts.values()):
+            preload()
         send({"remarks": learner.remarks()})
         for label in request["sprints"]:
             send(learner.sprint(label))

@@ -13,7 +13,7 @@ import pytest
 from course import outcomes
 from course.sprints import ROOT
 
-COMMANDS = ["list", "lab", "run", "check", "progress", "data", "doctor", "docs", "notebooks", "setup"]
+COMMANDS = ["list", "lab", "run", "check", "progress", "grade", "data", "doctor", "docs", "notebooks", "setup"]
 
 
 def course(

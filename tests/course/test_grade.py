@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from course import gradebook, seal, sources, submissions
+from course import assess, gradebook, seal, sources, submissions
 from course.sprints import ROOT, CourseError, find_folder, load_sprint
 from course.workspace import Workspace
 
@@ -200,6 +200,25 @@ def test_earlier_grades_are_never_overwritten(grades, repository):
     done = subprocess.run(command, cwd=grades, env=variables, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "holds grades already" in done.stderr
+
+
+def test_only_the_exercise_that_is_judged_is_taken_out_of_the_reference(repository):
+    sprint = load_sprint(find_folder("03"))
+    one, other = (exercise for exercise in sprint.exercises if exercise.id in ("momentum", "adaptive-steps"))
+    learner = object.__new__(assess.Learner)
+    learner.copy = assess.Copy(repository)
+    learner.parts = {e.key: dict.fromkeys(e.targets, "written") for e in (one, other)}
+    for exercise, functions in ((one, 1), (other, 3)):
+        files = learner.without_solution([exercise])
+        assert [data.count(b"taken out while it is judged") for data in files.values()] == [functions]
+        learner.copy.put(files)
+    (repository / "course" / "cli.py").write_text("changed = True\n")
+    (repository / "sprints" / "conftest.py").write_text("new = True\n")
+    assert sorted(learner.copy.changed()) == ["course/cli.py", "sprints/conftest.py"]
+    learner.copy.put({})
+    assert learner.copy.changed() == []
+    path = repository / "course" / "cli.py"
+    assert path.read_bytes() == learner.copy.files[path] != b"changed = True\n"
 
 
 # ---------------------------------------------------------------- the parts, without running anything
