@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,8 +124,15 @@ class Practice:
         self.root = root
         for name in ("course", "shared"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("conftest.py", "pyproject.toml"):
-            shutil.copy(ROOT / name, root)
+        # Quicker to start than the course's own: these exercises need neither Hypothesis nor heavy packages.
+        (root / "conftest.py").write_text(
+            'pytest_plugins = ["course.testing"]\n\n\ndef pytest_configure():\n    import shared\n'
+        )
+        warm = (root / "course" / "warm.py").read_text()
+        assert '"sklearn.datasets", ' in warm
+        quick = re.sub(r"PRELOADED = \(.*\)", 'PRELOADED = ("numpy", "pytest")', warm)
+        (root / "course" / "warm.py").write_text(quick)
+        shutil.copy(ROOT / "pyproject.toml", root)
         settings = (root / "pyproject.toml").read_text()
         (root / "pyproject.toml").write_text(settings.replace('"sprints", "shared", "course"]', '"sprints"]'))
         folder = root / "sprints" / "01_practice"

@@ -24,7 +24,7 @@ NOT_REACHED = {
     "deep": "return deep(x)",
     "asks": "return int(input('x? '))",
     "hoards": "import numpy, os\nnumpy.empty(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') * 6 // 80)",
-    "chatters": "print('a' * 100_000_000)\nreturn x",
+    "chatters": "print('a' * 10_000_000)\nreturn x",
     "halts": "breakpoint()\nreturn x + 1",
 }
 
@@ -56,7 +56,7 @@ def pytest_of(practice, *options: str, paths: tuple[str, ...] = ("sprints/01_pra
 def damaged(practice, tmp_path_factory) -> tuple[Run, Path]:
     """One run on a workspace in which functions go wrong in every way at once."""
     folder = practice.workspace(tmp_path_factory.mktemp("damaged") / "my workspace", NOT_REACHED)
-    return pytest_of(practice, f"--workspace={folder}", "--time-limit=1"), folder
+    return pytest_of(practice, f"--workspace={folder}", "--time-limit=3"), folder
 
 
 def test_whatever_a_function_does_the_other_tests_are_run_and_told(damaged) -> None:
@@ -72,7 +72,7 @@ def test_whatever_a_function_does_the_other_tests_are_run_and_told(damaged) -> N
     [
         ("wrong", "AssertionError: one more is expected"),
         ("stub", "NotImplementedError: Sprint 01, exercise 3: Write stub; not written yet. Read sprints/01_practice/notes/01_stub.md"),
-        ("loop", "it did not end within 1 s: an endless loop? It was in `loop`"),
+        ("loop", "it did not end within 3 s: an endless loop? It was in `loop`"),
         ("leaves", "SystemExit: 0"),
         ("exits", "it ended its process with exit code 0"),
         ("crashes", "it ended its process with signal SIGSEGV"),
@@ -306,17 +306,17 @@ def test_without_fork_a_loop_is_interrupted_and_other_tests_go_on(practice, tmp_
     bodies = {"loop": NOT_REACHED["loop"], "wrong": NOT_REACHED["wrong"]}
     folder = practice.workspace(tmp_path / "workspace", bodies)
     (practice.root / "no_fork.py").write_text("import os\ndel os.fork\n")
-    run = pytest_of(practice, f"--workspace={folder}", "--no-preflight", "--time-limit=1", "-p", "no_fork",
+    run = pytest_of(practice, f"--workspace={folder}", "--no-preflight", "--time-limit=2", "-p", "no_fork",
                 "-k", "loop or wrong or right or after")  # fmt: skip
     assert run.outcomes == {"loop": "FAILED", "wrong": "FAILED", "right": "PASSED", "after": "PASSED"}, run.output
-    assert "it did not end within 1 s: an endless loop?" in run.failures["loop"]
+    assert "it did not end within 2 s: an endless loop?" in run.failures["loop"]
     assert "The error passed through your\nSprint 01, exercise 4, Write loop" in run.failures["loop"]
 
 
 def test_after_two_loops_the_next_tests_have_less_time(practice, tmp_path: Path) -> None:
     folder = practice.workspace(tmp_path / "workspace", dict.fromkeys(("right", "wrong", "loop"), "while x:\n    pass"))
-    run = pytest_of(practice, f"--workspace={folder}", "--no-preflight", "--time-limit=0.8", "-k", "right or wrong or loop or after")  # fmt: skip
-    assert run.outcomes == {"right": "FAILED", "wrong": "FAILED", "loop": "FAILED", "after": "PASSED"}
+    run = pytest_of(practice, f"--workspace={folder}", "--no-preflight", "--time-limit=0.8", "-k", "right or wrong or loop")  # fmt: skip
+    assert run.outcomes == {"right": "FAILED", "wrong": "FAILED", "loop": "FAILED"}
     seconds = [re.search(r"did not end within (\S+) s", run.failures[name])[1] for name in ("right", "wrong", "loop")]
     assert seconds == ["0.8", "0.8", "0.2"]
 
