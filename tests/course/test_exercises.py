@@ -204,7 +204,8 @@ def test_check_judges_every_exercise_by_itself_and_records_it(checked) -> None:
 def test_check_prints_the_table_the_first_failure_and_what_to_do(checked) -> None:
     done, _, _ = checked
     assert "12 of 17 milestones reached." in done.stdout
-    assert re.search(r"2 +Write wrong +failing +AssertionError: one more is expected", done.stdout)
+    assert re.search(r"2 +Write wrong +failing +see below", done.stdout)
+    assert "\n  AssertionError: one more is expected" in done.stdout
     assert re.search(r"3 +Write stub +stub", done.stdout) and re.search(r"1 +Write right +passing", done.stdout)
     assert re.search(r"Sprint 01, exercise 2, Write wrong \(workspace/shared/practice.py:\d+\)", done.stdout)
     assert "Read sprints/01_practice/notes/01_wrong.md; course hint 01 2;" in done.stdout
