@@ -158,7 +158,7 @@ def test_after_an_attempt_the_solution_is_a_diff_and_marked_as_consulted(fresh) 
 
 def test_looking_after_passing_is_no_help_but_after_a_reset_it_is(fresh) -> None:
     folder, one = solved(fresh), exercises(fresh)[0]
-    outcomes.note(one, fresh.root, outcome="passing", code=Workspace(folder, fresh.root).code(one))
+    outcomes.note(one, fresh.root, outcome="passing", code=Workspace(folder, fresh.root).code(one), passed=True)
     fresh.run("course", "solution", "01", "1")
     assert "consulted" not in record(fresh)["01/right"]
     fresh.run("course", "reset", "01", "1")
