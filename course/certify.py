@@ -30,12 +30,17 @@ PASSING, FAILING, UNCHECKED, CONSULTED = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One exercise: its standing (not started, stub, failing, passing), why, and what was checked."""
+    """One exercise: its standing (not started, stub, failing, passing), why, and what was checked.
+
+    `place` is the learner's innermost line that the first error passed through, `output` what pytest printed.
+    """
 
     exercise: Exercise
     standing: str
     message: str = ""
     code: str = ""
+    place: str = ""
+    output: str = ""
 
 
 def tests_of(sprint: Sprint, exercise: Exercise) -> tuple[str, ...]:
@@ -107,7 +112,7 @@ def certify(
     for exercise in chosen:
         state, code = workspace.state(exercise), workspace.code(exercise)
         if state in (NOT_STARTED, STUB):
-            found[exercise.key] = Verdict(exercise, state)
+            found[exercise.key] = Verdict(exercise, state, _unfinished(workspace, exercise))
             continue
         modules = {problem.module for problem in broken}
         parts = [
@@ -130,8 +135,20 @@ def certify(
         exercise = by_key[result.key]
         failure = _failure(result, tests_of(sprint, exercise))
         standing = PASSING if failure is None else FAILING
-        found[result.key] = Verdict(exercise, standing, failure or "", codes[result.key])
+        places = (test.get("place", "") for test in result.tests.values() if test["outcome"] == FAILED)
+        found[result.key] = Verdict(
+            exercise, standing, failure or "", codes[result.key], next(places, ""), result.output
+        )
     return Certificate(sprint, milestones, [found[exercise.key] for exercise in chosen], seconds)
+
+
+def _unfinished(workspace: Workspace, exercise: Exercise) -> str:
+    """Which functions of an exercise are still missing, where some are written."""
+    parts = workspace.parts(exercise)
+    missing = [part.name for part in parts if part.state == STUB]
+    if len(missing) in (0, len(parts)):
+        return ""
+    return f"{len(parts) - len(missing)} of {len(parts)} functions written; still missing: {', '.join(missing)}"
 
 
 def _failure(result: warm.Result, tests: tuple[str, ...]) -> str | None:
@@ -155,7 +172,8 @@ def record(verdict: Verdict, root: Path = ROOT) -> str | None:
     """Store a verdict on something the learner wrote. Returns a warning where the old record was damaged."""
     if verdict.standing not in (PASSING, FAILING):
         return None
-    values = {"outcome": verdict.standing, "message": verdict.message.partition("\n")[0], "code": verdict.code}
+    values: dict[str, Any] = {"passed": True} if verdict.standing == PASSING else {}
+    values |= {"outcome": verdict.standing, "message": verdict.message.partition("\n")[0], "code": verdict.code}
     return outcomes.note(verdict.exercise, root, **values, checked=outcomes.now())
 
 

@@ -242,12 +242,13 @@ def solution(
 def check(
     sprint: SprintName = None,
     exercise: Annotated[int | None, typer.Argument(metavar="[K]", help="Judge only this exercise.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks, and what your code printed.")] = False,
 ) -> None:
     """Test what you built, record it under progress/, and show it: a sprint, one exercise, or all you have started."""
     from . import exercises
 
     sprints = [load_sprint(find_folder(sprint))] if sprint else load_sprints()
-    if not exercises.check(sprints, exercise):
+    if not exercises.check(sprints, exercise, verbose):
         raise typer.Exit(1)
 
 

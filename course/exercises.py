@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 
 from . import outcomes, running
-from .certify import FAILING, PASSING, Certificate, certify, record, standing
+from .certify import FAILING, PASSING, Certificate, certify, record
 from .checking import Check
 from .scoreboard import difficulty
 from .sprints import CourseError, Exercise, Sprint
@@ -38,6 +38,12 @@ def _place(workspace: Workspace, exercise: Exercise) -> str:
     for part in workspace.parts(exercise):
         places.setdefault(workspace.show(workspace.file(part.module)), part.line)
     return "\n".join(f"{path}:{line}" if line else path for path, line in places.items())
+
+
+def _to_write(workspace: Workspace, exercise: Exercise) -> str:
+    """`workspace/shared/autograd.py:214`, where the first function that is still a stub stands."""
+    part = next(part for part in workspace.parts(exercise) if part.state == STUB)
+    return f"{workspace.show(workspace.file(part.module))}:{part.line}"
 
 
 def _places(workspace: Workspace, exercise: Exercise) -> str:
@@ -76,6 +82,9 @@ def reset(sprint: Sprint, number: int | None) -> None:
     """Put stubs back, and say where the replaced text went."""
     workspace = _workspace()
     copies = workspace.reset(sprint, None if number is None else sprint.exercise(number))
+    for exercise in sprint.exercises:
+        if number in (None, exercise.number) and "passed" in outcomes.exercise(_record(), exercise):
+            _warn(outcomes.note(exercise, passed=False))  # a new attempt
     what = f"Exercise {number} of sprint" if number else "Every exercise of sprint"
     print(f"{what} {sprint.label} is a stub again.")
     for copy in copies:
@@ -138,13 +147,15 @@ def solution(sprint: Sprint, number: int, yes: bool) -> None:
     lines = workspace.diff(exercise)
     if not lines:
         print("Yours and the reference are the same.")
+    elif (console := Console()).is_terminal:
+        console.print(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True))
     else:
-        Console().print(Group(Syntax("\n".join(lines), "diff", background_color="default", word_wrap=True)))
-    if standing(exercise, workspace, noted) != PASSING:
+        print("\n".join(lines))
+    if not noted.get("passed"):
         _warn(outcomes.note(exercise, consulted=True))
 
 
-def check(sprints: list[Sprint], number: int | None) -> bool:
+def check(sprints: list[Sprint], number: int | None, verbose: bool = False) -> bool:
     """Judge and record what the learner wrote; without a start, run the tests on the reference and say so."""
     workspace = _workspace()
     console = _console()
@@ -171,6 +182,11 @@ def check(sprints: list[Sprint], number: int | None) -> bool:
             running.print_milestones([Check(sprint, certificate.milestones, certificate.seconds, 0)], {})
         for verdict in certificate.verdicts:
             _warn(record(verdict))
+        if verbose:
+            for verdict in certificate.verdicts:
+                if verdict.standing == FAILING and verdict.output:
+                    console.rule(f"Exercise {verdict.exercise.number}, among right versions of the others")
+                    print(verdict.output)
         _print_verdicts(console, certificate, workspace)
         good &= all(verdict.standing == PASSING for verdict in certificate.verdicts)
         good &= all(entry["outcome"] in ("passed", "skipped") for entry in certificate.milestones.values())
@@ -180,29 +196,31 @@ def check(sprints: list[Sprint], number: int | None) -> bool:
 def _print_verdicts(console: Console, certificate: Certificate, workspace: Workspace) -> None:
     """Each exercise by itself, what is wrong with the first failing one, and what to do next."""
     sprint = certificate.sprint
+    failing = next((verdict for verdict in certificate.verdicts if verdict.standing == FAILING), None)
     table = Table("", "Exercise", "By itself", "", box=None, pad_edge=False)
     for verdict in certificate.verdicts:
         standing = f"[{STYLES[verdict.standing]}]{verdict.standing}[/]"
-        remark = escape(_short(verdict.message))
+        remark = "see below" if verdict is failing else escape(_short(verdict.message))
         table.add_row(str(verdict.exercise.number), escape(verdict.exercise.title), standing, f"[dim]{remark}[/]")
     console.print("[bold]Exercises[/], each among right versions of the others\n", table, sep="\n")
-    failing = next((verdict for verdict in certificate.verdicts if verdict.standing == FAILING), None)
-    stub = next((verdict for verdict in certificate.verdicts if verdict.standing == STUB), None)
     if failing:
         one = failing.exercise
-        console.print(f"\n[bold]{one.label}, {escape(one.title)}[/] ({_places(workspace, one)})")
+        places = failing.place or ", ".join(_places(workspace, one).split("\n"))
+        console.print(f"\n[bold]{one.label}, {escape(one.title)}[/] ({places})")
         console.print(Padding(escape(failing.message.strip()), (0, 2)))
         console.print(
-            f"Read sprints/{sprint.folder.name}/{one.note}; course hint {sprint.label} {one.number}; "
-            f"the whole failure: pytest sprints/{sprint.label}_*"
+            f"Read sprints/{sprint.folder.name}/{one.note}; course hint {sprint.label} {one.number}; tracebacks and "
+            f"what your code printed: course check {sprint.label} {one.number} --verbose"
         )
-    elif stub:
-        one = stub.exercise
-        console.print(
-            f"\nNext: exercise {one.number}, {escape(one.title)} ({_places(workspace, one)}), {one.minutes} minutes."
-        )
-        console.print(f"Read sprints/{sprint.folder.name}/{one.note}, then course check {sprint.label} {one.number}.")
-    elif certificate.milestones and all(m["outcome"] == "passed" for m in certificate.milestones.values()):
+        return
+    stub = next((exercise for exercise in sprint.exercises if workspace.state(exercise) == STUB), None)
+    if stub:
+        place = _to_write(workspace, stub)
+        console.print(f"\nNext: exercise {stub.number}, {escape(stub.title)}, {stub.minutes} minutes ({place}).")
+        console.print(f"Read sprints/{sprint.folder.name}/{stub.note}, then course check {sprint.label} {stub.number}.")
+    elif not certificate.milestones:
+        console.print(f"\nAll exercises of sprint {sprint.label} are written; together: course check {sprint.label}")
+    elif all(m["outcome"] == "passed" for m in certificate.milestones.values()):
         console.print(f"\nSprint {sprint.label} is done, on your own framework.")
 
 

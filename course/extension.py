@@ -1,4 +1,4 @@
-"""`%load_ext course`: a notebook's kernel imports the learner's modules."""
+"""`%load_ext course`: a notebook's kernel imports the learner's modules, and what is not written from the reference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .preflight import static_problems
 from .sprints import ROOT, CourseError, load_sprints
-from .testing import VARIABLE, describe
+from .testing import VARIABLE, describe, take_from_reference, unwritten
 from .workspace import Workspace
 
 
@@ -32,6 +32,7 @@ def activate(folder: Path | None = None) -> list[str]:
     os.environ[VARIABLE] = str(folder)
     workspace = Workspace(folder)
     started = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
+    take_from_reference(unwritten(workspace, started))
     lines = describe(workspace, started, {})
     if found := static_problems(workspace):
         lines += ["", "Importing shared will fail, or run without a part of yours, until this is mended:"]

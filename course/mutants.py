@@ -108,9 +108,7 @@ def load(sprint: Sprint) -> list[Mutant]:
     return found
 
 
-def run(
-    mutants: list[Mutant], processes: int | None = None, on_done: Callable[[], Any] | None = None
-) -> list[Fate]:
+def run(mutants: list[Mutant], processes: int | None = None, on_done: Callable[[], Any] | None = None) -> list[Fate]:
     """The fate of each mutant, in their order."""
     with tempfile.TemporaryDirectory(prefix="course-mutants-") as folder:
         jobs, by_key = [], {}

@@ -13,7 +13,7 @@ _tests: dict[str, dict[str, Any]] = {}
 
 
 def _entry(nodeid: str) -> dict[str, Any]:
-    fresh = {"outcome": "passed", "seconds": 0.0, "message": "", "measured": {}, "exercises": []}
+    fresh = {"outcome": "passed", "seconds": 0.0, "message": "", "measured": {}, "exercises": [], "place": ""}
     return _tests.setdefault(nodeid, fresh)
 
 
@@ -38,6 +38,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         entry["outcome"] = "failed"
         entry["message"] = _message(report)
         entry["exercises"] = getattr(report, "exercises", [])
+        entry["place"] = getattr(report, "place", "")
     elif report.skipped and entry["outcome"] == "passed":
         entry["outcome"] = "skipped"
         entry["message"] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import traceback
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from . import isolation, sources
 from .preflight import IMPORT_SECONDS, Problem, problems
 from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
-from .workspace import WRITTEN, Workspace
+from .workspace import STUB, WRITTEN, Workspace
 
 VARIABLE, EXCEPTIONS = "SHARED_WORKSPACE", "SHARED_REFERENCE"
 LIMIT = 10.0
@@ -72,9 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--no-preflight"):
         seconds = min(IMPORT_SECONDS, 3 * setting.limit) or IMPORT_SECONDS
         setting.broken = {problem.module: problem for problem in problems(workspace, seconds)}
-    if setting.broken:
-        kept = [*filter(None, [os.environ.get(EXCEPTIONS)]), *setting.broken]
-        os.environ[EXCEPTIONS] = ",".join(kept)
+    tested = _sprints_tested(config)
+    others = [exercise for exercise in setting.exercises if exercise.sprint not in tested]
+    take_from_reference([*setting.broken, *unwritten(workspace, others)])
 
 
 def _chosen(config: pytest.Config) -> Path | None:
@@ -96,6 +97,27 @@ def _chosen(config: pytest.Config) -> Path | None:
         return Path(named).absolute()
     default = ROOT / "workspace"
     return default if _only_sprints(config) and (default / "shared").is_dir() else None
+
+
+def _sprints_tested(config: pytest.Config) -> set[int]:
+    """Numbers of the sprints whose tests were asked for: all of them where more was."""
+    paths = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    found = {path.relative_to(ROOT / "sprints").parts[:1] for path in paths if path.is_relative_to(ROOT / "sprints")}
+    everything = any(path == ROOT / "sprints" or (ROOT / "sprints").is_relative_to(path) for path in paths)
+    numbers = {sprint.number: sprint.folder.name for sprint in load_sprints()}
+    return {number for number, name in numbers.items() if everything or (name,) in found}
+
+
+def unwritten(workspace: Workspace, exercises: list[Exercise]) -> list[str]:
+    """The functions of these exercises that are still stubs."""
+    return [part.target for exercise in exercises for part in workspace.parts(exercise) if part.state == STUB]
+
+
+def take_from_reference(names: list[str]) -> None:
+    """Have `shared` import these modules and functions from the reference, whatever the workspace holds."""
+    kept = dict.fromkeys([*filter(None, os.environ.get(EXCEPTIONS, "").split(",")), *names])
+    if kept:
+        os.environ[EXCEPTIONS] = ",".join(kept)
 
 
 def _only_sprints(config: pytest.Config) -> bool:
@@ -124,6 +146,12 @@ def describe(workspace: Workspace, exercises: list[Exercise], broken: dict[str, 
         count = f" ({states.count(WRITTEN)} of {len(states)} functions written)" if states else ""
         names.append(module.removeprefix("shared.") + count)
     lines = [f"framework: yours: {', '.join(names) or 'nothing'}; everything else: reference"]
+    replaced: dict[str, list[str]] = {}
+    for exercise in exercises:
+        if set(unwritten(workspace, [exercise])) & set(kept):
+            replaced.setdefault(f"{exercise.sprint:02d}", []).append(str(exercise.number))
+    for sprint, numbers in replaced.items():
+        lines.append(f"not written yet, so the reference's: Sprint {sprint}, exercise {', '.join(numbers)}")
     for problem in broken.values():
         name = problem.module.removeprefix("shared.")
         lines.append(f"your {name} cannot be used, the reference stands in for it: {problem.text}")
@@ -226,9 +254,17 @@ def pytest_runtest_makereport(
     """Say which exercise a failure belongs to."""
     report: pytest.TestReport = yield
     if report.failed and call.excinfo is not None and _sprint_of(item.path) is not None:
-        frames = [(str(entry.path), entry.lineno + 1) for entry in call.excinfo.traceback]
-        _explain(item, report, frames)
+        _explain(item, report, _frames(call.excinfo.value))
     return report
+
+
+def _frames(error: BaseException | None) -> list[tuple[str, int]]:
+    """(file, line) of the error's traceback, and behind it those of the errors it was raised for, innermost last."""
+    found: list[tuple[str, int]] = []
+    while error is not None:
+        found += [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[str, int]]) -> None:
@@ -252,4 +288,7 @@ def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[st
         text = ""
     if text:
         report.sections.append(("Where to look", text))
+    own = [(file, line) for file, line in frames if Path(file).is_relative_to(workspace.folder)]
+    if own:
+        report.place = f"{workspace.show(Path(own[-1][0]))}:{own[-1][1]}"  # type: ignore[attr-defined]
     report.exercises = [exercise.key for exercise in blamed]  # type: ignore[attr-defined]

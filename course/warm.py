@@ -7,6 +7,7 @@ a child per job; the child imports `shared` as the job's variables say. Where pr
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -90,6 +91,8 @@ def serve(processes: int) -> None:
         for name in PRELOADED:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a child that collects garbage would otherwise copy every page of what was imported
     running: dict[Any, _Run] = {}
     try:
         while jobs or running:
