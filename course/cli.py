@@ -282,7 +282,7 @@ def grade(
 
     The exit code is 0 when every learner was graded, whatever the grades. course/TEACHERS.md says what they certify.
     """
-    from . import grade as grading
+    from .grading import grade as grading
 
     grades, warnings, paths = grading.grade(folder, sprint, out, limit, time_limit, processes)
     for warning in warnings:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from course import assess, gradebook, seal, sources, submissions
+from course import sources
+from course.grading import assess, gradebook, seal, submissions
 from course.sprints import ROOT, CourseError, find_folder, load_sprint
 from course.workspace import Workspace
 

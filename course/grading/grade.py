@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import gradebook, sources
+from .. import sources
+from ..outcomes import PASSED, SKIPPED
+from ..sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
+from . import gradebook
 from .assess import NOT_JUDGED
-from .outcomes import PASSED, SKIPPED
-from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
 from .submissions import Submission, collect
 
 OVERHEAD = 120.0  # seconds a learner's process may take beside its sprints: to start, to look for broken files
@@ -149,14 +150,14 @@ def environment(base: Path, root: Path) -> dict[str, str]:
 
 
 def ask(snapshot: Snapshot, request: dict[str, Any], seconds: float) -> tuple[list[dict[str, Any]], str]:
-    """(answers, why there are no more of them) of `course.assess` in a fresh copy; whatever it started is ended."""
+    """(answers, why there are no more of them) of assess.py in a fresh copy; whatever it started is ended."""
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as name:
         base = Path(name).resolve()
         for folder in ("repository", "home", "tmp", "data"):
             (base / folder).mkdir()
         snapshot.write(base / "repository")
-        command = [sys.executable, "-B", "-s", "-m", "course.assess"]
+        command = [sys.executable, "-B", "-s", "-m", "course.grading.assess"]
         with (base / "errors").open("w+b") as errors, (base / "answers").open("w+b") as output:
             process = subprocess.Popen(
                 command,

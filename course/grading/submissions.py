@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .sprints import CourseError
+from ..sprints import CourseError
 
 LARGEST = 1_000_000  # bytes of one module
 ENTRIES = 50_000  # files of one learner that are looked through

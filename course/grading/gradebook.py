@@ -10,11 +10,11 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from ..certify import FAILING, PASSING
+from ..files import write_atomically
+from ..sprints import CourseError, Exercise, Sprint
+from ..workspace import NOT_STARTED, STUB
 from .assess import NOT_JUDGED, SAME
-from .certify import FAILING, PASSING
-from .files import write_atomically
-from .sprints import CourseError, Exercise, Sprint
-from .workspace import NOT_STARTED, STUB
 
 if TYPE_CHECKING:
     from .grade import Grade, Row

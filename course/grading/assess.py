@@ -1,7 +1,7 @@
 """Judging one learner's modules, inside the disposable copy of the repository that `course grade` made for it.
 
-`python -m course.assess` reads a request from standard input and writes a line of JSON per sprint, each behind the
-request's token. This process never imports `shared`: whatever runs a learner's code is a child of it, and after each
+`python -m course.grading.assess` reads a request from standard input and writes a line of JSON per sprint, each behind
+the request's token. This process never imports `shared`: whatever runs a learner's code is a child of it, and after each
 child everything that it left running is ended, and every file of the copy is compared with what it was.
 """
 
@@ -22,12 +22,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import certify, preflight, sources, warm
-from .certify import FAILING, PASSING
-from .outcomes import FAILED, PASSED, SKIPPED
+from .. import certify, preflight, sources, warm
+from ..certify import FAILING, PASSING
+from ..outcomes import FAILED, PASSED, SKIPPED
+from ..sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
+from ..workspace import BROKEN, MISSING, NOT_STARTED, STUB, VERSION, WRITTEN, Workspace
 from .seal import seal
-from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
-from .workspace import BROKEN, MISSING, NOT_STARTED, STUB, VERSION, WRITTEN, Workspace
 
 SAME, NOT_JUDGED = "same as the reference", "not judged"
 ABSENT = "absent"
@@ -215,7 +215,7 @@ class Learner:
         job = dataclasses.replace(
             job,
             variables={**job.variables, "COURSE_SEAL": key},
-            options=(*job.options, "-p", "course.seal"),
+            options=(*job.options, "-p", "course.grading.seal"),
             limit=min(job.limit, left),
         )
         one = warm._Run(job)
@@ -402,7 +402,7 @@ def reference(label: str, limit: float) -> dict[str, Any]:
     sprint = load_sprint(find_folder(label))
     tests = [f"sprints/{sprint.folder.name}/tests/{milestone.test}" for milestone in sprint.milestones]
     key = secrets.token_hex(16)
-    options = ("--reference", "-p", "course.seal")
+    options = ("--reference", "-p", "course.grading.seal")
     one = warm._Run(warm.Job(label, tuple(tests), {"COURSE_SEAL": key}, options, limit))
     while not one.ended():
         time.sleep(0.01)
