@@ -89,6 +89,17 @@ STATEMENTS = {
     "zeros_like of a transpose": (lambda t: t.zeros_like(t.zeros(2, 3).T).stride(), (2, 1), (1, 3)),
     "negative strides": (lambda t: t.from_numpy(np.array([1, 2])[::-1]).tolist(), [2, 1], ValueError),
     "view of a dtype": (lambda t: t.ones(1).view(t.int32).tolist(), TypeError, [1065353216]),
+    "bicubic": (
+        lambda t: tuple(t.nn.functional.interpolate(t.zeros(1, 1, 2, 2), 3, mode="bicubic").shape),
+        NotImplementedError,
+        (1, 1, 3, 3),
+    ),
+    "mean of integers in a pool": (
+        lambda t: t.nn.functional.avg_pool2d(t.tensor([[[[1, 2]]]]), (1, 2)).tolist(),
+        NotImplementedError,
+        [[[[1]]]],
+    ),
+    "dimensions of unfold": (lambda t: t.nn.functional.unfold(t.zeros(5, 5), 2), RuntimeError, IndexError),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
         True,

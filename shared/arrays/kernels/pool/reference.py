@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.arrays.kernels.windows import Windows
@@ -23,7 +25,7 @@ def _indices(x: Array, size: tuple[int, ...], windows: Windows) -> Array:
 
 def _lowest(dtype: Any) -> Any:
     """What no element is below: −∞, or an integer type's least number."""
-    return -math.inf if dtypes.is_floating(dtype) else xp(None).iinfo(dtype).min
+    return -math.inf if dtypes.is_floating(dtype) else np.iinfo(dtype).min
 
 
 def max_pool(x: Array, windows: Windows) -> tuple[Array, Array]:
