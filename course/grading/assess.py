@@ -1,8 +1,8 @@
 """Judging one learner's modules, inside the disposable copy of the repository that `course grade` made for it.
 
 `python -m course.grading.assess` reads a request from standard input and writes a line of JSON per sprint, each behind
-the request's token. This process never imports `shared`: whatever runs a learner's code is a child of it, and after each
-child everything that it left running is ended, and every file of the copy is compared with what it was.
+the request's token. This process never imports `shared`: whatever runs a learner's code is a child of it, and after
+each child everything that it left running is ended, and every file of the copy is compared with what it was.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A pytest plugin for grading: it seals a pass, and only while the tests and what they stand on are as they were.
 
-Loaded with `-p course.grading.seal`, before conftest.py and so before any code of a learner. It notes what pytest, NumPy
-and the course consist of; after each test it compares. A test that passed and found everything unchanged gets a seal, a
-keyed hash that the grading process can verify; a report that the learner's code made up has none.
+Loaded by `-p course.grading.seal`, before conftest.py and so before any code of a learner. It notes what pytest,
+NumPy and the course consist of; after each test it compares. A test that passed and found everything unchanged gets a
+seal, a keyed hash that the grading process can verify; a report that the learner's code made up has none.
 """
 
 from __future__ import annotations

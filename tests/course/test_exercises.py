@@ -216,6 +216,12 @@ def test_check_of_one_exercise_runs_and_records_only_that(fresh) -> None:
     done = fresh.run("course", "check", "01", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(record(fresh)) == {"01/right"} and outcomes.load(fresh.root)[0]["sprints"] == {}
+    assert "Next: exercise" not in done.stdout and "All exercises of sprint 01 are written" in done.stdout
+    path = fresh.root / "workspace" / "shared" / "practice.py"
+    path.write_text(path.read_text().replace("    return x + 2", "    print('from wrong')\n    return x + 2"))
+    done = fresh.run("course", "check", "01", "2")
+    assert "from wrong" not in done.stdout and "course check 01 2 --verbose" in " ".join(done.stdout.split())
+    assert "from wrong" in fresh.run("course", "check", "01", "2", "--verbose").stdout
     done = fresh.run("course", "check", "01", "18")
     assert done.returncode == 1 and "Sprint 01 has no exercise 18" in done.stderr
 
@@ -263,6 +269,24 @@ def test_in_a_notebook_the_learners_modules_are_imported_and_broken_ones_told_fi
     assert "workspace/shared/second.py, line 1: expected ':': `def second(x)`" in told
     assert lines[-1] == "Mend it, restart the kernel, and run `%load_ext course` again."
     assert mine == "mine" and failed.startswith("SyntaxError")
+
+
+def test_in_a_notebook_what_is_not_written_comes_from_the_reference(fresh) -> None:
+    fresh.run("course", "start", "01")
+    write(fresh, "right", "return 'mine'")
+    code = (
+        "from course.extension import activate; print('\\n'.join(activate()))\n"
+        "import shared.practice; print(shared.practice.right(1), shared.practice.wrong(1))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=fresh.root,
+        env={**os.environ, "PYTHONPATH": str(fresh.root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "mine 2", done.stdout + done.stderr
+    assert "not written yet, so the reference's: Sprint 01, exercise 2, 3" in done.stdout
 
 
 def test_in_a_notebook_the_extension_comes_before_the_first_import(fresh) -> None:

@@ -60,6 +60,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, warm.Result]:
         if place:
             earlier = solved(folder / f"before-{sprint.label}", SPRINTS[:place])
             job(f"{sprint.label} earlier solved", certify.whole(sprint, earlier), "--no-preflight")
+            unwritten = started(folder / f"unwritten-{sprint.label}", SPRINTS[:place])
+            job(f"{sprint.label} earlier unwritten", certify.whole(sprint, unwritten), "--no-preflight")
         own = solved(folder / f"own-{sprint.label}", [sprint])
         job(f"{sprint.label} earlier reference", certify.whole(sprint, own), "--no-preflight")
     return {result.key: result for result in warm.run(jobs, PROCESSES)}
@@ -99,7 +101,9 @@ def test_one_stub_fails_every_test_that_its_exercise_lists_and_is_named(sprint: 
 
 
 @each_sprint
-@pytest.mark.parametrize("framework", ["reference", "all solved", "earlier reference", "earlier solved"])
+@pytest.mark.parametrize(
+    "framework", ["reference", "all solved", "earlier reference", "earlier solved", "earlier unwritten"]
+)
 def test_right_code_passes_wherever_the_learner_started(sprint: Sprint, framework: str, results: Any) -> None:
     result = results.get(f"{sprint.label} {framework}")
     if result is None:

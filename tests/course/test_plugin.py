@@ -330,3 +330,41 @@ def test_the_alarm_leaves_the_handler_as_it_found_it() -> None:
     with isolation._alarm(5):
         pass
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+# ---------------------------------------------------------------- what is not written yet
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["sprints/01_setup_and_basics"], {1}),
+        (
+            ["sprints/01_setup_and_basics/tests/test_milestone.py::test_x", "sprints/03_models_and_training_loops"],
+            {1, 3},
+        ),
+        (["sprints"], {1, 2, 3}),
+        (["."], {1, 2, 3}),
+        (["tests"], set()),
+    ],
+)
+def test_the_sprints_whose_stubs_count_are_those_asked_for(arguments: list[str], expected: set[int]) -> None:
+    config = SimpleNamespace(invocation_params=SimpleNamespace(dir=ROOT), args=arguments)
+    found = testing._sprints_tested(config)
+    assert found & {1, 2, 3} == expected
+
+
+def test_an_error_is_followed_to_where_it_began() -> None:
+    def inner() -> None:
+        raise NameError("inner")
+
+    def outer() -> None:
+        try:
+            inner()
+        except NameError:
+            raise ValueError("outer") from None
+
+    with pytest.raises(ValueError) as caught:
+        outer()
+    lines = [line for file, line in testing._frames(caught.value) if file == __file__]
+    assert lines[-1] == inner.__code__.co_firstlineno + 1
