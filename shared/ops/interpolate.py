@@ -10,8 +10,8 @@ import numpy as np
 
 from shared.arrays import dtypes
 from shared.arrays.device import xp
+from shared.autograd import Function
 from shared.ops.activation import require_tensor
-from shared.ops.index import index_select
 from shared.ops.operands import cast
 from shared.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from shared.tensor import Tensor
@@ -53,18 +53,62 @@ def linear_sources(
     return low, np.minimum(low + 1, size - 1), weight
 
 
+class Resample(Function):
+    """Along one dimension, each element is one of the input's, or a mix of two
+
+    `parts`: pairs of the places in the input, not falling, and their weights (None for 1).
+    """
+
+    twice = True
+
+    def __init__(self, dim: int, parts: list[tuple[np.ndarray, Any]]):
+        self.dim, self.parts = dim, parts
+
+    def forward(self, x):
+        """(…, size, …) → (…, output size, …)."""
+        self.size = x.shape[self.dim]
+        return sum(_weighted(xp(x).take(x, xp(x).asarray(i), axis=self.dim), w, self.dim) for i, w in self.parts)
+
+    def backward(self, grad):
+        function = ResampleInput(self.dim, self.size, self.parts)
+        return function(grad) if isinstance(grad, Tensor) else function.forward(grad)
+
+
+class ResampleInput(Function):
+    """The gradient of `Resample`, as an operation of its own: each element gets what was made of it"""
+
+    twice = True
+
+    def __init__(self, dim: int, size: int, parts: list[tuple[np.ndarray, Any]]):
+        self.dim, self.size, self.parts = dim, size, parts
+
+    def forward(self, grad):
+        out = xp(grad).zeros((*grad.shape[: self.dim], self.size, *grad.shape[self.dim + 1 :]), grad.dtype)
+        for places, weight in self.parts:
+            used, starts = np.unique(places, return_index=True)  # places do not fall: equal ones are neighbours
+            used, starts = (xp(grad).asarray(i) for i in (used, starts))
+            sums = xp(grad).add.reduceat(_weighted(grad, weight, self.dim), starts, axis=self.dim)
+            out[(*(slice(None),) * self.dim, used)] += sums
+        return out
+
+    def backward(self, grad):
+        function = Resample(self.dim, self.parts)
+        return function(grad) if isinstance(grad, Tensor) else function.forward(grad)
+
+
+def _weighted(x: Any, weight: Any, dim: int) -> Any:
+    """x times a weight per index along `dim`; x itself where that is None."""
+    return x if weight is None else x * xp(x).asarray(weight.reshape(-1, *[1] * (x.ndim - dim - 1)))
+
+
 def _nearest(x: Tensor, dim: int, output_size: int, scale: float, exact: bool) -> Tensor:
-    sources = nearest_sources(x.shape[dim], output_size, scale, exact)
-    return index_select(x, dim, Tensor(xp(x.array).asarray(sources)))
+    return Resample(dim, [(nearest_sources(x.shape[dim], output_size, scale, exact), None)])(x)
 
 
 def _linear(x: Tensor, dim: int, output_size: int, scale: float, align_corners: bool) -> Tensor:
     """(1 − weight) · one neighbour + weight · the other, along one dimension."""
-    module, dtype = xp(x.array), x.array.dtype
-    low, high, weight = linear_sources(x.shape[dim], output_size, scale, align_corners, dtype)
-    weight = Tensor(module.asarray(weight.reshape(-1, *[1] * (x.ndim - dim - 1))))
-    first, second = (index_select(x, dim, Tensor(module.asarray(i))) for i in (low, high))
-    return first * (1 - weight) + second * weight
+    low, high, weight = linear_sources(x.shape[dim], output_size, scale, align_corners, x.array.dtype)
+    return Resample(dim, [(low, 1 - weight), (high, weight)])(x)
 
 
 def _output_sizes(

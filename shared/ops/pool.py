@@ -345,7 +345,9 @@ def _adaptive(name: str, input: Tensor, output_size: Any) -> Tensor:
     sizes = tuple(n if m is None else int(m) for m, n in zip(sizes, x.shape[2:], strict=True))
     if min(sizes) < 0:
         raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0 but received {sizes}")
-    if all(m and n % m == 0 for m, n in zip(sizes, x.shape[2:], strict=True)):
+    if set(sizes) == {1}:
+        out = mean(x, tuple(range(2, x.ndim)), keepdim=True)
+    elif all(m and n % m == 0 for m, n in zip(sizes, x.shape[2:], strict=True)):
         kernel = tuple(n // m for m, n in zip(sizes, x.shape[2:], strict=True))
         out = _averaged(f"avg_pool{count}d", x, kernel, None, 0, False, True)
     else:

@@ -98,7 +98,13 @@ def test_every_function_is_in_a_case():
         graphs.append(nodes_of([y for y in outputs_of(case.call(F, *tensors)) if y.requires_grad]))
     applied = {type(node) for graph in graphs for node in graph}
     elsewhere = {"Move", "PutItem"}  # between devices: test_gpu.py; in gradients of indexing: second gradients above
-    elsewhere |= {"ConvWeight", "MaxPoolInput", "AtPlaces", "AvgPoolInput"}  # in gradients: tests/nn/test_conv.py
+    elsewhere |= {
+        "ConvWeight",
+        "MaxPoolInput",
+        "AtPlaces",
+        "AvgPoolInput",
+        "ResampleInput",
+    }  # in gradients: tests/nn/test_conv.py
     missing = {f.__name__ for f in functions_of_the_library() - applied} - elsewhere
     assert not missing, f"no case applies {sorted(missing)}"
 
