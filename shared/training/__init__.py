@@ -1,6 +1,21 @@
-"""The training loop that the lessons build up to."""
+"""The training loop that the lessons build up to, and what goes with it: stopping early, watching, resuming."""
 
+from shared.training.callback import Callback
+from shared.training.early_stopping import EarlyStopping
 from shared.training.history import History
 from shared.training.loop import accuracy, evaluate, fit, train_one_epoch
+from shared.training.resume import load_checkpoint, save_checkpoint
+from shared.training.tensorboard import TensorBoard
 
-__all__ = ["History", "accuracy", "evaluate", "fit", "train_one_epoch"]
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "TensorBoard",
+    "accuracy",
+    "evaluate",
+    "fit",
+    "load_checkpoint",
+    "save_checkpoint",
+    "train_one_epoch",
+]

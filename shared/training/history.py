@@ -26,6 +26,11 @@ class History(dict):
         for name, value in row.items():
             self.setdefault(name, []).append(value)
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs it has."""
+        return len(self.get("lr", ()))
+
     def last(self) -> str:
         """The latest numbers in one line."""
         return ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.items() if name != "lr")

@@ -7,14 +7,18 @@ functions of the same two arguments, by name, whose values are means over the ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from shared.autograd import no_grad
 from shared.nn import Module
 from shared.optim import Optimizer
+from shared.optim.lr_scheduler import ReduceLROnPlateau
 from shared.tensor import Tensor
+from shared.training.callback import Callback
 from shared.training.history import History
+from shared.training.resume import load_checkpoint, save_checkpoint
 
 Metrics = Mapping[str, Callable[[Tensor, Tensor], Any]]
 
@@ -29,11 +33,19 @@ def fit(
     epochs: int,
     metrics: Metrics | None = None,
     scheduler: Any = None,
+    schedule_by: str = "epoch",
+    callbacks: Sequence[Callback] = (),
+    resume: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> History:
     """Trains for `epochs` passes over `train_loader`, looking at `val_loader` after each; returns the history.
 
-    `scheduler.step()` is called once per epoch. With `progress`, a bar shows the latest numbers.
+    `scheduler.step()` is called once per epoch, or after every batch with `schedule_by="batch"`; ReduceLROnPlateau
+    gets the validation loss, or the training loss where there is no `val_loader`. `callbacks` look on after every
+    epoch (`EarlyStopping`, `TensorBoard`). With `progress`, a bar shows the latest numbers.
+
+    `resume` is the path of a checkpoint, written after every epoch. Where it exists already, training continues
+    from it, up to `epochs` in all, with the losses of a run that was never interrupted: see `save_checkpoint`.
 
     >>> import shared
     >>> _ = shared.manual_seed(0)
@@ -44,18 +56,37 @@ def fit(
     >>> len(history["train_loss"]), history["train_loss"][-1] < 1e-6
     (100, True)
     """
-    history = History()
-    with _Progress(train_loader, epochs, progress) as bar:
-        for epoch in range(1, epochs + 1):
-            rates = [group["lr"] for group in optimizer.param_groups]
+    _check_schedule(scheduler, schedule_by)
+    history, done = History(), 0
+    loaders = [loader for loader in (train_loader, val_loader) if loader is not None]
+    extras = {"scheduler": scheduler, "history": history, "loaders": loaders, "callbacks": callbacks}
+    if resume is not None and os.path.exists(resume):
+        done = load_checkpoint(resume, model, optimizer, **extras)
+    with _Progress(train_loader, epochs, progress, done) as bar:
+
+        def after_batch() -> None:
+            if scheduler is not None and schedule_by == "batch":
+                scheduler.step()
+            bar.advance()
+
+        for epoch in range(done + 1, epochs + 1):
+            if any(callback.stop for callback in callbacks):
+                break
+            rate = float(optimizer.param_groups[0]["lr"])  # a schedule may change it during the epoch
             train = train_one_epoch(
-                model, train_loader, loss_fn, optimizer, metrics, epoch=epoch, after_batch=bar.advance
+                model, train_loader, loss_fn, optimizer, metrics, epoch=epoch, after_batch=after_batch
             )
             val = evaluate(model, val_loader, loss_fn, metrics) if val_loader is not None else {}
-            history.add(train, val, lr=float(rates[0]))
-            if scheduler is not None:
-                scheduler.step()
+            history.add(train, val, lr=rate)
+            if scheduler is not None and schedule_by == "epoch":
+                _step(scheduler, history)
+            for callback in callbacks:
+                callback.after_epoch(model, history)
+            if resume is not None:
+                save_checkpoint(resume, model, optimizer, epoch, **extras)
             bar.show(epoch, history)
+    for callback in callbacks:
+        callback.after_training(model, history)
     return history
 
 
@@ -206,17 +237,33 @@ def check_finite(loss: Tensor, epoch: int, batch: int) -> None:
         )
 
 
+def _check_schedule(scheduler: Any, schedule_by: str) -> None:
+    """Raises where `fit` could not step a schedule in the way that is asked for."""
+    if schedule_by not in ("epoch", "batch"):
+        raise ValueError(f"schedule_by should be 'epoch' or 'batch', but got {schedule_by!r}")
+    if isinstance(scheduler, ReduceLROnPlateau) and (scheduler.mode != "min" or schedule_by == "batch"):
+        raise ValueError("fit gives ReduceLROnPlateau the loss of each epoch: use mode='min' and schedule_by='epoch'")
+
+
+def _step(scheduler: Any, history: History) -> None:
+    """Steps a schedule after an epoch, with the epoch's loss where it asks for one."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(history["val_loss" if "val_loss" in history else "train_loss"][-1])
+    else:
+        scheduler.step()
+
+
 class _Progress:
     """A tqdm bar over all batches of all epochs, or nothing."""
 
-    def __init__(self, loader: Iterable, epochs: int, shown: bool):
+    def __init__(self, loader: Iterable, epochs: int, shown: bool, done: int):
         self.bar = None
         if shown:
             from tqdm import tqdm
 
             batches = len(loader) if hasattr(loader, "__len__") else None
-            total = batches * epochs if batches is not None else None
-            self.bar, self.epochs = tqdm(total=total, unit="batch", mininterval=0.5), epochs
+            total, before = (batches * epochs, batches * done) if batches is not None else (None, 0)
+            self.bar, self.epochs = tqdm(total=total, initial=before, unit="batch", mininterval=0.5), epochs
 
     def __enter__(self) -> _Progress:
         return self
