@@ -163,14 +163,13 @@ def check(sprints: list[Sprint], number: int | None, verbose: bool = False) -> b
     if not started:
         if number is not None:
             raise CourseError(f"you have not started sprint {sprints[0].label}: course start {sprints[0].label}.")
+        if unbegun := ", ".join(sprint.label for sprint in sprints if sprint.exercises):
+            console.print(f"You have not started sprint {unbegun}: this tests the reference, and records nothing.\n")
         checks = [found for sprint in sprints if (found := running.check_reference(sprint.folder))]
         running.print_milestones(checks, {})
         for found in checks:
             if not found.sprint.exercises:  # nothing to write: what passes is reached
                 _warn(outcomes.save(found.sprint, found.milestones))
-        if unbegun := [sprint.label for sprint in sprints if sprint.exercises]:
-            names = ", ".join(unbegun)
-            console.print(f"This was the reference: you have not started sprint {names}, and nothing is recorded.")
         return len(checks) == len(sprints) and all(found.ok for found in checks)
     good = True
     for sprint in started:

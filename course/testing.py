@@ -138,14 +138,20 @@ def describe(workspace: Workspace, exercises: list[Exercise], broken: dict[str, 
     """Lines such as `framework: yours: autograd (1 of 2 functions written); everything else: reference`."""
     kept = os.environ.get(EXCEPTIONS, "").split(",")
     parts = [part for exercise in exercises for part in workspace.parts(exercise) if part.target not in kept]
-    names = []
+    names, stubs = [], []
     for module in workspace.modules():
-        if module in kept:
-            continue
         states = [part.state for part in parts if part.module == module]
-        count = f" ({states.count(WRITTEN)} of {len(states)} functions written)" if states else ""
-        names.append(module.removeprefix("shared.") + count)
-    lines = [f"framework: yours: {', '.join(names) or 'nothing'}; everything else: reference"]
+        begun = any(part.module == module for exercise in exercises for part in workspace.parts(exercise))
+        if module in kept or (begun and not states):
+            continue
+        name, written = module.removeprefix("shared."), states.count(WRITTEN)
+        if states and not written:
+            stubs.append(name)
+        else:
+            names.append(name + (f" ({written} of {len(states)} functions written)" if states else ""))
+    lines = [f"framework: yours: {', '.join(names) or 'nothing yet'}; everything else: reference"]
+    if stubs:
+        lines.append(f"nothing written yet in your {', '.join(stubs)}")
     replaced: dict[str, list[str]] = {}
     for exercise in exercises:
         if set(unwritten(workspace, [exercise])) & set(kept):

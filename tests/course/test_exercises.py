@@ -230,7 +230,7 @@ def test_check_before_a_start_tests_the_reference_and_records_nothing(fresh) -> 
     done = fresh.run("course", "check", "01")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "17 of 17 milestones reached." in done.stdout
-    assert "This was the reference: you have not started sprint 01, and nothing is recorded." in done.stdout
+    assert "You have not started sprint 01: this tests the reference, and records nothing." in done.stdout
     assert not (fresh.root / "progress" / "outcomes.json").exists()
 
 
