@@ -207,9 +207,12 @@ def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
 
     An element that was used several times receives the sum of the gradients of its uses. Shapes are aligned from the
     right: axes that `shape` does not have are gone from the result, and axes of size 1 that were stretched have size
-    1 again. `grad` is an array or a Tensor; both have `sum(axis=…, keepdims=…)` and `reshape`. Where nothing was
-    broadcast, `grad` itself is returned. Errors: RuntimeError naming both shapes where `shape` cannot have been
-    broadcast to `grad.shape`.
+    1 again. Where nothing was broadcast, `grad` may be returned as it is. Errors: RuntimeError naming both shapes where
+    `shape` cannot have been broadcast to `grad.shape`.
+
+    `grad` is an array, or a Tensor where this gradient is itself to be differentiated, and the result is of the same
+    kind. Both have `shape`, `sum(axis=…, keepdims=…)` and `reshape`, with one difference: over no axes at all,
+    `axis=()`, NumPy sums nothing and a Tensor, as in PyTorch, everything.
 
     >>> import numpy as np
     >>> unbroadcast(np.ones((4, 3)), (3,)), unbroadcast(np.ones((4, 3)), (4, 1)).shape
@@ -254,9 +257,11 @@ class _Gradients:
         value, is added to the sum.
 
         An array that came in may be held by others: an addition returns one array for both of its inputs. So a sum
-        is a new array, unless `id(edge)` is in `self.owned`: then the array of the sum belongs to the engine and
-        `operator.iadd` may add to it in place. That is a matter of speed alone; a sum made here can be put down as
-        owned (not under `self.create_graph`), and so can a leaf's first gradient where `self.is_fresh(grad)`.
+        is a new array, and that is all it takes.
+
+        Optional, for speed: where `id(edge)` is in `self.owned`, the array of the sum belongs to the engine alone, and
+        `operator.iadd` may add to it in place. As owned one may put down a sum made here, and a leaf's first gradient
+        where `self.is_fresh(grad)`; under `self.create_graph`, where gradients are Tensors with a history, nothing.
         """
         before = self.sums.get(edge)
         if before is None:
@@ -294,11 +299,13 @@ def _walk(gradients: _Gradients, keep: bool) -> None:
 
     `gradients.pop()` takes a node and its gradient out. `_backward_of(node, grad, gradients)` gives the gradients of
     its inputs, in the order of `node.edges`, which says where each came from: a node, a leaf, or None for an input
-    that needs no gradient (its result may be None too). `_fit(result, edge)` puts a gradient into the shape and dtype
-    of its input, and `gradients.add(edge, …)` hands it over.
+    that needs no gradient. `_fit(result, edge)` puts a gradient into the shape and dtype of its input, and
+    `gradients.add(edge, …)` hands it over. A gradient can be None as well, also where the edge is not: the output
+    does not depend on that input. Without an edge, or without a gradient, there is nothing to hand over.
 
-    Unless `keep`, a node that has been visited lets go of what it holds, so that memory falls during the walk: its
-    `edges` become None (the sign by which a second walk is refused), its `saved` and its `origins` empty tuples.
+    Unless `keep`, each node lets go of what it holds before the next one is taken, so that memory falls during the
+    walk: its `edges` become None (the sign by which a second walk is refused), its `saved` and its `origins`, which
+    leads to the same nodes as `edges`, empty tuples.
     """
     while gradients.waiting:
         node, grad = gradients.pop()
@@ -476,8 +483,9 @@ def _accumulate(leaf: Tensor, grad: Tensor) -> None:
     """Adds `grad`, a Tensor of the leaf's shape, to `leaf.grad`, which is None before the first backward.
 
     The first gradient becomes `leaf.grad` itself; its memory is the leaf's alone. A later one is added in place, to
-    `leaf.grad.array`, so that whoever holds `leaf.grad` sees the sum, and `leaf.grad._version[0]` counts the change.
-    Where `leaf.grad` requires a gradient itself, other results may depend on it: there the sum is a new Tensor.
+    `leaf.grad.array`, so that whoever holds `leaf.grad` sees the sum, and `leaf.grad._version[0]`, one more for each
+    change, tells a node that saved `leaf.grad`. Where `leaf.grad` requires a gradient itself, other results may depend
+    on it: there nothing is changed, and `leaf.grad` becomes a new Tensor, the sum of both.
     """
     if leaf._grad is None:
         leaf.grad = grad

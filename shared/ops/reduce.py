@@ -37,13 +37,14 @@ def normalize_dims(dim: Dim, ndim: int) -> tuple[int, ...]:
 
 
 def _expand(grad: Any, dims: tuple[int, ...], keepdim: bool, full: tuple[int, ...]) -> Any:
-    """The gradient of a reduction over `dims`, stretched back to the shape `full` that the input had, without copying.
+    """The gradient of a reduction over `dims`, stretched back to the shape `full` that the input had.
 
-    `grad` has the shape of the result: with `keepdim` the dimensions `dims` (each in [0, ndim)) have size 1 in it,
-    else they are gone and have to be put back first, where they were. Every element that went into a result receives
-    that result's gradient. `grad` is a Tensor where this is itself differentiated (`shape.expand(grad, full)`
-    stretches it), else an array (`xp(grad).broadcast_to(grad, full)`); both have `reshape`. In this file `sum`, `max`
-    and `all` are the operations defined below, not Python's.
+    `grad` has the shape of the result: with `keepdim` the dimensions `dims` (each in [0, ndim), in any order: those of
+    sum((2, 0)) are (2, 0)) have size 1 in it, else they are gone and have to be put back, each in its old place, before
+    the gradient is stretched. Every element that went into a result receives that result's gradient. Stretching need
+    not copy: for an array `xp(grad).broadcast_to(grad, full)`, for a Tensor, which `grad` is where this is itself
+    differentiated, `shape.expand(grad, full)`; both have `reshape`. In this file `sum`, `max` and `all` are the
+    operations defined below, not Python's.
     """
     if not keepdim:
         grad = grad.reshape(tuple(1 if i in dims else n for i, n in enumerate(full)))
@@ -102,7 +103,7 @@ class Mean(Function):
     def backward(self, grad):
         """The gradient for x in its shape, `self.full`, from `grad`, that of the mean.
 
-        `self.n` is how many elements each result is the mean of; where it is 0 there is nothing to divide by.
+        `self.n` is how many elements each result is the mean of; where it is 0, x is empty, and so is its gradient.
         """
         return _expand(grad * (1 / self.n) if self.n else grad, self.dims, self.keepdim, self.full)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import traceback
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +32,12 @@ def leaf(values: object) -> shared.Tensor:
     return shared.tensor(np.array(values, dtype=np.float64)).requires_grad_()
 
 
+def demand(holds: bool, message: str) -> None:
+    """Fail with the message and nothing else, where an assert would add the arrays that were compared."""
+    if not holds:
+        pytest.fail(message)
+
+
 def both(found: np.ndarray, right: np.ndarray, most: int) -> str:
     """The two arrays, or where they have more than `most` elements the one that is furthest off."""
     if found.size <= most:
@@ -41,8 +49,9 @@ def both(found: np.ndarray, right: np.ndarray, most: int) -> str:
 
 def compare(what: str, found: object, right: object, mistakes: dict[str, object] | None = None) -> None:
     """Fail unless `found` is `right`; name the mistake when it equals what a known mistake would give."""
-    assert found is not None, f"{what}: there is no gradient. Did backward reach this tensor, and keep what arrived?"
-    found = found.numpy() if isinstance(found, shared.Tensor) else np.asarray(found)
+    if found is None:
+        pytest.fail(f"{what}: there is no gradient. Did backward reach this tensor, and keep what arrived?")
+    found = found.detach().numpy() if isinstance(found, shared.Tensor) else np.asarray(found)
     right = np.asarray(right, dtype=np.float64)
     close = {"rtol": 1e-6, "atol": 1e-9}
     if found.shape == right.shape and np.allclose(found, right, **close):
@@ -51,9 +60,10 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
         value = np.asarray(value)
         if value.shape == found.shape and np.allclose(found, value, **close):
             pytest.fail(f"{what}: {mistake}. {both(found, np.broadcast_to(right, found.shape), most=6)}")
-    assert found.shape == right.shape, (
+    demand(
+        found.shape == right.shape,
         f"{what}: shape {found.shape} where {right.shape} is right. A gradient has the shape of the tensor "
-        f"it belongs to; what broadcasting stretched has to be summed back"
+        f"it belongs to; what broadcasting stretched has to be summed back",
     )
     unused = right == 0
     factor = found[~unused] / right[~unused]
@@ -66,7 +76,17 @@ def compare(what: str, found: object, right: object, mistakes: dict[str, object]
     pytest.fail(f"{what}: {hint}{both(found, right, most=30)}")
 
 
-EXPLAINED = {  # what an error on the way back is a sign of
+TENSORS = (
+    "under create_graph=True the gradient and what was saved are Tensors, whose operations are recorded. Operators and "
+    "methods that both have serve arrays and Tensors; functions of NumPy do not"
+)
+NO_AXES = "There it is a Tensor, and over no axes at all, axis=(), a Tensor sums everything where NumPy sums nothing"
+EXPLAINED = {  # what an error on the way back is a sign of: its text, and after @ the functions it went through
+    "None.*@.*/_accumulate(/|$)": "the first gradient of a leaf found .grad to be None: there is nothing to add it to "
+    "yet, and it becomes .grad itself",
+    "NoneType.*dtype.*@.*/_fit$": "unbroadcast gave back None: does every way through it end in a return?",
+    "Tensor. object has no attribute .(number|edges|hooks|origins)": "a leaf was put among the waiting ones. Only a "
+    "node, a Function, waits for its turn; a leaf has no number and no backward, it just collects",
     "NoneType.*(iterable|len)|zip": "a node was released before its edges were read",
     "NoneType.*(shape|dtype|array|number)": "an input that needs no gradient was not skipped: its edge is "
     "None, or what backward returns for it",
@@ -76,25 +96,32 @@ EXPLAINED = {  # what an error on the way back is a sign of
     "gradient; what comes later is added to the sum",
     "second time": "a node was visited twice, before all its uses had reported, or it was released although "
     "retain_graph=True",
+    r"positional argument|unexpected keyword": "a function does not take the arguments that it is called with. Is the "
+    "signature as it was given?",
+    "ZeroDivision": "it divided by a number of elements that is 0",
+    r"call numpy\(\)|does not require grad|not have been used": "an array was computed where a Tensor is needed: "
+    f"{TENSORS}",
     "matmul|matrix|core dimension|must equal the last": "the shapes of a product on the way back do not fit. For "
     "(n, k) @ (k, m) = (n, m) there is one way: (n, m) @ (m, k) for the left, (k, n) @ (n, m) for the right operand",
 }
 
 
-def explained(what: str, error: Exception) -> str:
+def explained(what: str, error: Exception, otherwise: str = "look where it was raised") -> str:
     """The error as the learner is told of it."""
     text = f"{type(error).__name__}: {error}"
-    signs = [meaning for sign, meaning in EXPLAINED.items() if re.search(sign, text)]
-    meaning = f"a sign that {signs[0]}" if signs else "look where it was raised"
+    way = "/".join(frame.name for frame in traceback.extract_tb(error.__traceback__))
+    signs = [meaning for sign, meaning in EXPLAINED.items() if re.search(sign, f"{text} @ /{way}", re.DOTALL)]
+    meaning = f"a sign that {signs[0]}" if signs else otherwise
     shapes = [[int(n) for n in re.findall(r"\d+", shape)] for shape in re.findall(r"\(([\d, ]*)\)", text)]
     if re.search("assigned grad has the shape|does not fit an input", text) and len(shapes) == 2:
         too_large = np.sign(np.prod(shapes[0]) - np.prod(shapes[1]))
         meaning = (
             "a sign that a gradient has not the shape of its input: "
             + {
-                1: "what broadcasting stretched has to be summed back to the shape it had",
+                1: "what broadcasting stretched has to be summed back to the shape it had (by unbroadcast, which _fit "
+                "calls; _walk hands on what _fit returns)",
                 -1: "what a sum took together has to be stretched back to the shape it had",
-                0: "what rearranged the input has to put the gradient back as it was",
+                0: "what rearranged the input, or added an axis to it, has to put the gradient back as it was",
             }[int(too_large)]
         )
     return f"{what}: backward ended in {type(error).__name__}, {meaning}. It says: {error}"
@@ -108,6 +135,19 @@ def backward(what: str, result: shared.Tensor, *gradient: shared.Tensor, **optio
         raise
     except Exception as error:
         pytest.fail(explained(what, error))
+
+
+def refused(what: str, call: Callable[[], object], words: list[str], otherwise: str, meaning: str) -> None:
+    """Fail unless `call()` raises a RuntimeError that has all the `words`; another error means `meaning`."""
+    try:
+        call()
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        if not isinstance(error, RuntimeError) or not all(word in str(error) for word in words):
+            pytest.fail(f"{what} ended in {type(error).__name__}: {error}. {meaning}")
+    else:
+        pytest.fail(f"{what} went through: {otherwise}")
 
 
 def neuron(w: shared.Tensor, b: shared.Tensor, v: shared.Tensor, x: np.ndarray, y: np.ndarray) -> shared.Tensor:
@@ -273,6 +313,32 @@ def test_broadcast_gradients_are_summed_back():
         },
     )
 
+    for what, m, right in (("a row", leaf([4.0, 1.0]), [8.0, 8.0]), ("a column", leaf(FOUR[:, :1]), [[4.0]] * 4)):
+        what = f"the second derivative of the spread around {what}"
+        try:
+            d = shared.tensor(FOUR) - m
+            (slope,) = shared.autograd.grad((d * d).sum(), m, create_graph=True)
+            demand(
+                slope.shape == m.shape,
+                f"{what}: under create_graph=True the gradient of a tensor of shape {tuple(m.shape)} came out with "
+                f"shape {tuple(slope.shape)}. {NO_AXES}",
+            )
+            (bend,) = shared.autograd.grad(slope.sum(), m)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            summed = "unbroadcast" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+            pytest.fail(explained(what, error, TENSORS) + f". {NO_AXES}" * summed)
+        compare(what, bend, right)
+    for full, shape in (((4, 2), (4, 3)), ((4, 1), (4, 2)), ((4, 2), (3, 4, 2)), ((4, 2), (3, 1))):
+        refused(
+            f"unbroadcast of a gradient of shape {full} to the shape {shape}",
+            lambda full=full, shape=shape: shared.autograd.unbroadcast(np.ones(full), shape),
+            [str(full)[1:-1], str(shape)[1:-1]],
+            "no operand of that shape can have been stretched to the gradient's, so a RuntimeError has to name both",
+            "What is asked for is a RuntimeError that names both shapes",
+        )
+
 
 def test_gradients_follow_the_chain_rule():
     w, b, v = leaf([[0.2], [0.3]]), leaf(-0.2), leaf(-1.5)
@@ -316,6 +382,16 @@ class CountedAdd(Function):
         return grad, grad
 
 
+class IgnoresOne(Function):
+    """2 a, whatever b is: there is no gradient for b."""
+
+    def forward(self, a, b):
+        return a * 2.0
+
+    def backward(self, grad):
+        return grad * 2.0, None
+
+
 def test_a_value_used_twice_collects_both_gradients():
     q = leaf(1.0)
     t = q + 1.0
@@ -343,6 +419,21 @@ def test_a_value_used_twice_collects_both_gradients():
     right = (plain(values + 1e-6) - plain(values - 1e-6)) / 2e-6
     what = "a graph whose values are used at different depths (each passes its gradient on when all uses have reported)"
     compare(what, x.grad, right)
+
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    output = IgnoresOne()(a, b)
+    try:
+        output.backward(shared.tensor([10.0, 20.0], dtype=shared.float64))
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        if b.grad is not None or "NoneType" not in str(error):
+            pytest.fail(explained("an operation that ignores one of its inputs", error))
+        pytest.fail(
+            f"an operation that ignores one of its inputs: its backward returned None for it, although that input has "
+            f"an edge, and the None was handed on. Skip it. It says: {error}"
+        )
+    compare("the gradient of the input that is not ignored", a.grad, [20.0, 40.0])
 
     levels, y = 16, leaf(1.0)
     CountedAdd.calls, z = 0, y
@@ -383,6 +474,20 @@ def test_a_value_used_twice_collects_both_gradients():
     )
     compare("the gradient of b in a + b + 3 b", b.grad, [40.0, 80.0], {"a use of b was lost": [10.0, 20.0]})
 
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    backward("a + b", a + b, shared.tensor([10.0, 20.0], dtype=shared.float64))
+    a.grad.zero_()
+    compare(
+        "the gradient of b in a + b, after a.grad.zero_()",
+        b.grad,
+        [10.0, 20.0],
+        {
+            "a.grad and b.grad are one array. The first gradient of a leaf is its own only where self.is_fresh(grad)": (
+                [0.0, 0.0]
+            )
+        },
+    )
+
     rows = leaf(np.zeros((3, 2)))
     g = np.array([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
     backward("rows 0, 2 and 0 of a table", rows[[0, 2, 0]], shared.tensor(g))
@@ -412,10 +517,30 @@ class Keeps(Function):
         return grad * 1.0
 
 
+class Looks(Function):
+    """x · 1; its backward looks whether what Keeps saved is gone."""
+
+    gone = False
+
+    def forward(self, x):
+        return x * 1.0
+
+    def backward(self, grad):
+        Looks.gone = Keeps.watched() is None
+        return grad * 1.0
+
+
+def is_gone(reference: weakref.ref) -> bool:
+    if reference() is not None:
+        gc.collect()
+    return reference() is None
+
+
 def test_a_second_backward_adds_and_a_graph_is_walked_once():
     v = leaf([2.0, -1.0])
     backward("v·v", (v * v).sum())
     compare("the first gradient of v·v", v.grad, [4.0, -2.0], {"one use of v was lost": [2.0, -1.0]})
+    held = v.grad
     backward("a second formula with the same v", (v * 3.0).sum())
     compare(
         "after a second formula with the same v",
@@ -423,22 +548,78 @@ def test_a_second_backward_adds_and_a_graph_is_walked_once():
         [7.0, 1.0],
         {"the second backward overwrote the first; .grad accumulates until it is cleared": [3.0, 3.0]},
     )
+    compare(
+        "a name given to v.grad before the second backward",
+        held,
+        [7.0, 1.0],
+        {"it shows the first gradient alone: the sum was made anew where it is to be added in place": [4.0, -2.0]},
+    )
+    w = leaf([1.0, 1.0])
+    product = (w * v.grad).sum()
+    backward("a third formula with the same v", (v * 3.0).sum())
+    refused(
+        "backward through w · v.grad, after another backward has changed v.grad in place,",
+        product.backward,
+        ["inplace"],
+        "its slope is made of numbers that it did not compute with. A change in place is counted in _version[0], so "
+        "that a node that saved the array notices",
+        "What is asked for is the error about an array that was changed in place",
+    )
+
     v.grad = None
+    backward("v·v·v with create_graph", (v * v * v).sum(), create_graph=True)
+    first = v.grad
+    depends = (first * first).sum()
+    backward("another formula with the same v", (v * 3.0).sum())
+    compare("v.grad, 3 v², after a backward that adds 3", v.grad, [15.0, 6.0], {"the 3 alone is left": [3.0, 3.0]})
+    compare(
+        "a gradient that requires a gradient, after another was added to v.grad",
+        first.detach(),
+        [12.0, 3.0],
+        {"it was changed in place, although other results depend on it; there the sum is a new Tensor": [15.0, 6.0]},
+    )
+    try:
+        (slope,) = shared.autograd.grad(depends, v)
+    except Exception as error:
+        pytest.fail(explained("a result that depends on the gradient v had before", error))
+    compare("the slope of the sum of (3 v²)², 36 v³", slope, [288.0, -36.0])
+
+    v.grad = first = slope = depends = None
     loss = (v * v).sum()
     backward("v·v under retain_graph", loss, retain_graph=True)
     backward("the second walk of a graph that was to be retained", loss, retain_graph=True)
     compare("the same graph walked twice under retain_graph", v.grad, [8.0, -4.0])
     v.grad = None
 
-    loss = (Keeps()(v) * 2.0).sum()
-    backward("3 operations in a row", loss)
+    loss = (Keeps()(Looks()(v) * 1.0) * 2.0).sum()
+    backward("5 operations in a row", loss)
     compare("the gradient through Keeps", v.grad, [2.0, 2.0])
-    assert Keeps.watched() is None, (
+    demand(
+        is_gone(Keeps.watched),
         "the loss is still there, and so is an array that a node saved for its backward: release what a node "
-        "saved as the walk passes it, or every loss that is kept keeps its whole graph"
+        "saved as the walk passes it, or every loss that is kept keeps its whole graph",
     )
-    with pytest.raises(RuntimeError, match="second time|freed|retain_graph"):
-        loss.backward()
+    demand(
+        Looks.gone,
+        "what a node saved was still there when the walk was two nodes further: the nodes were released when all was "
+        "over. Release each as it has been visited, and memory falls while the gradients grow",
+    )
+    refused(
+        "a second walk of a graph that was released",
+        loss.backward,
+        ["second time"],
+        "a visited node has to say that it has been visited, by edges = None",
+        "_backward_of looks for edges that are None, and nothing else, to refuse a second walk and say why",
+    )
+    t = leaf(2.0) * 3.0
+    node, loss = weakref.ref(t.grad_fn), t * t
+    backward("the square of 3 · 2", loss)
+    del t
+    demand(
+        is_gone(node),
+        "the loss is still there, and so is a node that the walk has passed: a visited node lets go of its edges, and "
+        "of its origins, which lead to the same nodes",
+    )
     with shared.no_grad():
         assert not (v * 2.0).requires_grad, "under no_grad nothing is recorded"
 
@@ -504,9 +685,13 @@ OPERATIONS = {
     "sum(1) of a square": Operation(
         lambda a: a.sum(1),
         [(3, 3)],
-        {"stretched along the wrong axis: the one that was summed has to come back first": lambda a, u: (u + 0 * a,)},
+        {
+            "stretched along the wrong axis: the one that was summed has to come back, with size 1, in its old place, "
+            "and then be stretched": lambda a, u: (u + 0 * a,)
+        },
     ),
     "sum over axes 2 and 0": Operation(lambda a: a.sum((2, 0)), [(2, 3, 4)]),
+    "sum over axes 1 and 0": Operation(lambda a: a.sum((1, 0)), [(2, 3, 4)]),
     "sum(1, keepdim=True)": Operation(lambda a: a.sum(1, keepdim=True), [(4, 3)]),
     "mean(1)": Operation(
         lambda a: a.mean(1),
@@ -561,9 +746,17 @@ def nudged(apply: Callable[..., shared.Tensor], arrays: list[np.ndarray], i: int
     return numerical
 
 
+SECOND = ["a * b, b stretched", "exp", "log", "tanh", "sum(0)", "sum(1, keepdim=True)", "mean(1)", "a @ b", "transpose"]
+
+
+def slopes(apply: Callable, tensors: list, u: np.ndarray, create_graph: bool = False) -> tuple[shared.Tensor, ...]:
+    """The gradients of Σ u·apply(tensors)³; the cube lets the gradient that arrives depend on the tensors."""
+    return shared.autograd.grad(apply(*tensors) ** 3, tensors, shared.tensor(u), create_graph=create_graph)
+
+
 def test_operations_agree_with_finite_differences():
     rng = np.random.default_rng(2)
-    wrong = []
+    wrong: dict[str, list[str]] = {}  # {what is wrong: the operations of which it is said}
     for name, operation in OPERATIONS.items():
         arrays = [rng.uniform(0.5, 1.5, shape) for shape in operation.shapes]  # away from zero, for log and division
         tensors = [leaf(a) for a in arrays]
@@ -574,7 +767,7 @@ def test_operations_agree_with_finite_differences():
         except NotImplementedError:
             raise
         except Exception as error:
-            wrong.append(explained(f"{name} on shapes {operation.shapes}", error))
+            wrong.setdefault(explained("", error), []).append(f"{name} on shapes {operation.shapes}")
             continue
         for i, (array, t) in enumerate(zip(arrays, tensors, strict=True)):
             numerical = nudged(operation.apply, arrays, i, u)
@@ -585,8 +778,36 @@ def test_operations_agree_with_finite_differences():
             try:
                 compare(f"{name}, input {i} of shape {array.shape}, against differences", t.grad, numerical, mistakes)
             except (AssertionError, pytest.fail.Exception) as failure:
-                wrong.append(str(failure))
-    assert not wrong, f"{len(wrong)} wrong gradients:\n  " + "\n  ".join(wrong)
+                wrong[str(failure)] = []
+    told = [f"{', '.join(names)}{text}" for text, names in wrong.items()]
+    demand(not wrong, f"wrong gradient{'s' * (len(told) > 1)}:\n  " + "\n  ".join(told))
+
+    empty = leaf(np.zeros((0, 3)))
+    backward("the mean of no rows", empty.mean(0), shared.ones(3, dtype=shared.float64))
+    compare("the gradient of a mean of no rows, which has no rows either", empty.grad, np.zeros((0, 3)))
+
+    for name in SECOND:
+        apply, shapes = OPERATIONS[name].apply, OPERATIONS[name].shapes
+        arrays = [rng.uniform(0.5, 1.5, shape) for shape in shapes]
+        tensors = [leaf(a) for a in arrays]
+        weights = [rng.standard_normal(shape) for shape in shapes]
+        u = rng.standard_normal(apply(*tensors).shape)
+        what = f"the second derivative of ({name})³"
+        try:
+            first = slopes(apply, tensors, u, create_graph=True)
+            found = shared.autograd.grad(first, tensors, [shared.tensor(w) for w in weights])
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            pytest.fail(explained(what, error, TENSORS))
+
+        def weighted(*moved: shared.Tensor, apply=apply, u=u, weights=weights) -> shared.Tensor:
+            first = slopes(apply, [leaf(x.numpy()) for x in moved], u)
+            return shared.tensor(sum((w * g.numpy()).sum() for w, g in zip(weights, first, strict=True)))
+
+        for i, second in enumerate(found):
+            numerical = nudged(weighted, arrays, i, np.float64(1.0))
+            compare(f"{what} for input {i}, against differences of the first", second, numerical)
 
 
 def wrong_tanh(
