@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.arrays.device import xp
+from shared.arrays.device import xp  # xp(array): NumPy, or CuPy for an array on a GPU
 from shared.ops import stack
 from shared.tensor import Tensor
 
@@ -16,11 +16,12 @@ from shared.tensor import Tensor
 def default_collate(batch: Sequence[Any]) -> Any:
     """One batch from a list of B samples of the same structure; the first sample's type decides.
 
-    Tensors and arrays (*): Tensor (B, *), by `_stack`. Numbers, Python's and NumPy's: Tensor (B,), by
-    `_numbers`. str and bytes: the list as it is. A dict: a dict with a batch for each key. A tuple, list or
-    other sequence of length n: a list of n batches, the k-th made of the k-th elements; RuntimeError with the
-    words "equal size" where the samples differ in length. `_like(first, values)` puts such a list or dict into
-    a container of the first sample's own kind (a namedtuple, say). Anything else: TypeError that names its type.
+    Tensors and arrays (*): Tensor (B, *), by `_stack`. str and bytes: the list as it is. Numbers, Python's and
+    NumPy's (np.generic): Tensor (B,), by `_numbers`. A Mapping: a dict with a batch for each key. A tuple, list
+    or other Sequence of length n: a list of n batches, the k-th made of the k-th elements; RuntimeError with
+    the words "equal size" where the samples differ in length. Such a dict or list goes through
+    `_like(first, values)`, which puts it into a container of the first sample's own kind (a namedtuple, say).
+    Anything else, None for one: TypeError that names its type.
 
     >>> images, labels = default_collate([(np.zeros(3), 0), (np.ones(3), 1)])
     >>> images.shape, labels.tolist()
@@ -29,10 +30,10 @@ def default_collate(batch: Sequence[Any]) -> Any:
     first = batch[0]
     if isinstance(first, Tensor | np.ndarray):
         return _stack(batch)
-    if isinstance(first, np.generic | float | int):
-        return _numbers(batch)
     if isinstance(first, str | bytes):
         return batch
+    if isinstance(first, np.generic | float | int):
+        return _numbers(batch)
     if isinstance(first, Mapping):
         return _like(first, {key: default_collate([sample[key] for sample in batch]) for key in first})
     if isinstance(first, Sequence):
@@ -64,7 +65,7 @@ def default_convert(sample: Any) -> Any:
 def _stack(samples: Sequence[Any]) -> Tensor:
     """Arrays, or Tensors, of equal shape (*) as one Tensor (B, *) of their dtype; gradients flow through it.
 
-    Call `_check_stackable(samples)` first: it raises where shapes or dtypes forbid it.
+    Call `_check_stackable(samples)` first: it raises where shapes differ, or where an array holds no numbers.
     """
     _check_stackable(samples)
     first = samples[0]
@@ -90,18 +91,14 @@ def _check_stackable(samples: Sequence[Any]) -> None:
 
 
 def _numbers(batch: Sequence[Any]) -> Tensor:
-    """Numbers as a Tensor (B,). The first one decides: bool, int64, float64 for Python's bool, int and float.
+    """Numbers as a Tensor (B,) of the dtype that holds them all.
 
-    NumPy's scalars keep their dtype; TypeError for its strings and objects.
+    Python's bool, int and float become bool, int64 and float64, and [1, 2.5] float64; NumPy's keep their dtype.
     """
-    first = batch[0]
-    if isinstance(first, np.generic):
-        values = np.array(batch)
-        if values.dtype.kind in "SUO":
-            raise TypeError(f"default_collate: a {type(first).__name__} cannot become a tensor")
-        return Tensor(values)
-    dtype = bool if isinstance(first, bool) else np.int64 if isinstance(first, int) else np.float64
-    return Tensor(np.array(batch, dtype=dtype))
+    values = np.array(batch)
+    if values.dtype.kind == "O":  # an int beyond 64 bits
+        raise TypeError(f"default_collate: no dtype holds these numbers: {list(batch)}")
+    return Tensor(values)
 
 
 def _like(example: Any, values: Any) -> Any:

@@ -249,7 +249,8 @@ class WorkerIterator:
         `self.room[w]` is how many more tasks worker w may get, `self.turn` the worker whose turn it is: after
         worker w comes w + 1, after the last one 0, and one without room is passed over. So which worker makes
         which batch never depends on timing. `self.pool.submit(w, index)` hands the task over and returns
-        its number, under which `self.under_way` notes the worker. Without room no index is taken.
+        its number, under which `self.under_way` notes the worker; it takes one place of that worker's room.
+        Without room anywhere, no index is taken: it would be lost. (A worker whose stream has ended has no room.)
         """
         order = [(self.turn + i) % len(self.room) for i in range(len(self.room))]
         worker = next((w for w in order if self.room[w] > 0), None)

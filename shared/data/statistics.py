@@ -31,7 +31,7 @@ class RunningStatistics:
 
         Makes a RunningStatistics of the batch alone and merges it: `count` is how many values each channel
         has there (an int), `mean` and `squares` are float64 (C,). `_per_channel(batch)` gives the values as a
-        float64 array (C, count). A batch without values changes nothing.
+        float64 array (C, count). A batch without values (0 images) changes nothing.
         """
         values = _per_channel(batch)
         if values.shape[1] == 0:
@@ -44,7 +44,7 @@ class RunningStatistics:
     def merge(self, other: RunningStatistics) -> None:
         """Take in what another one has seen, as if its batches had come here; `other` stays as it is.
 
-        An empty one (count 0, with mean and squares 0.0) may stand on either side.
+        An empty one (count 0, with mean and squares 0.0) may stand on either side, or on both.
         """
         if other.count == 0:
             return

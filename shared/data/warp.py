@@ -17,7 +17,8 @@ def inverse_rotation_matrix(degrees: float, center: Sequence[float] = (0.0, 0.0)
     """The (2, 3) float64 matrix that takes a pixel (x, y, 1) of the rotated image to where it came from, (x, y).
 
     The image was rotated by `degrees` about `center` (x, y), counter-clockwise as one sees it on the screen.
-    Pixels count from the image's middle, x to the right, y downward.
+    All coordinates, those of `center` too, count pixels from the image's middle, x to the right, y downward: so
+    the matrix knows neither width nor height. What lies at `center` stays there.
 
     >>> inverse_rotation_matrix(90).round().astype(int).tolist()
     [[0, -1, 0], [1, 0, 0]]
@@ -68,12 +69,14 @@ def warp(
 ) -> np.ndarray:
     """A result (..., *size) of the dtype of `planes` (..., H, W): its pixel (x, y) is read at `matrix` · (x, y, 1).
 
+    `size` is (height, width) of the result, which may be larger or smaller than (H, W).
     x (column, to the right) and y (row, downward) count pixels from the middle, of the result for the pixel
     and of `planes` for the place to read; the middle of n pixels is at index (n − 1) / 2. A place lies between
     pixels as a rule. "nearest" reads the pixel closest to it (round it to nine decimals first, so that a
     rounding error does not choose between two equally close ones). "bilinear" is the mean of the four
     around it, each weighted by the product of its closeness in x and in y, 1 − distance; for integer
-    dtypes the mean is rounded. `_read(planes, rows, columns, fill)` reads, also outside of the image.
+    dtypes, and for these alone, the mean is rounded. `_read(planes, rows, columns, fill)` reads, also outside
+    of the image.
 
     >>> image = np.arange(9).reshape(3, 3)
     >>> warp(image, inverse_affine_matrix(90, (0, 0), 1, (0, 0)), (3, 3)).tolist()

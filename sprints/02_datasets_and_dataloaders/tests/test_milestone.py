@@ -5,9 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import random
+import re
 import sys
+import warnings
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +23,7 @@ from shared.data import (
     ConcatDataset,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     RunningStatistics,
     Subset,
@@ -28,6 +34,8 @@ from shared.data import (
     transforms,
     warp,
 )
+from shared.data.loader import WorkerIterator
+from shared.data.worker import seed_worker
 
 SEVEN = np.array([[0, 255, 255, 255], [0, 0, 0, 255], [0, 0, 255, 0], [0, 0, 255, 0]], dtype=np.uint8)
 
@@ -37,7 +45,21 @@ def likeness(found: np.ndarray, mistakes: dict[str, np.ndarray], rtol: float = 1
     for what, wrong in mistakes.items():
         if np.shape(found) == np.shape(wrong) and np.allclose(found, wrong, rtol=rtol, atol=1e-9):
             return f"your numbers match {what}"
-    return "they match none of the usual mistakes"
+    return "your numbers match none of the usual mistakes"
+
+
+def refused(call: Callable[[], Any], kind: type[Exception], words: str, why: str) -> None:
+    """Fails unless `call` raises `kind` with a message in which the pattern `words` is found."""
+    try:
+        result = call()
+    except NotImplementedError:
+        raise  # a RuntimeError too, but an exercise that is not written yet
+    except kind as error:
+        assert re.search(words, str(error)), f"{why}: the {kind.__name__} has to speak of {words!r}, but says: {error}"
+    except Exception as error:
+        pytest.fail(f"{why}: that is a {kind.__name__}, but {type(error).__name__} was raised: {error}")
+    else:
+        pytest.fail(f"{why}: that is a {kind.__name__}, but it gave {result!r}")
 
 
 class Numbers(Dataset):
@@ -211,15 +233,15 @@ def test_a_batch_has_the_structure_of_an_example():
         "be separated from the seconds"
     )
     integers, floats = batch["box"]
-    for name, leaf, dtype, why in [
+    for name, part, dtype, why in [
         ("image", batch["image"], "float32", "an array keeps its dtype"),
-        ("int", integers, "int64", "an int of Python's becomes int64"),
+        ("int", integers, "int64", "an int of Python's becomes int64, so that it can count and be an index"),
         ("float", floats, "float64", "a float of Python's is 64 bits wide and keeps them"),
         ("uint8", batch["byte"], "uint8", "a NumPy number keeps its dtype"),
         ("bool", batch["good"], "bool", "True is an int too (isinstance(True, int)): ask for bool before int"),
     ]:
-        found = np.asarray(leaf).dtype.name
-        assert found == dtype, f"{name} leaves became {found}, expected {dtype}: {why}"
+        found = np.asarray(part).dtype.name
+        assert found == dtype, f"a batch of {name}s became {found}, expected {dtype}: {why}"
     assert np.asarray(integers).tolist() == [0, 1, 2] and np.asarray(floats).tolist() == [0.0, 0.5, 1.0]
     assert np.asarray(batch["good"]).tolist() == [False, True, False]
     assert batch["name"] == ["n0", "n1", "n2"], f"strings do not stack; they stay a list, but got {batch['name']}"
@@ -229,10 +251,46 @@ def test_a_batch_has_the_structure_of_an_example():
     assert tuple(images.shape) == (2, 4, 4) and tuple(labels.shape) == (2,)
     tensors = default_collate([shared.ones(2, requires_grad=True), shared.zeros(2)])
     assert tuple(tensors.shape) == (2, 2) and tensors.requires_grad, "Tensors stack too, and gradients flow through"
-    with pytest.raises(RuntimeError, match=r"equal size.*\[2\].*\[3\]"):
-        default_collate([np.zeros(2), np.zeros(3)])
-    with pytest.raises(RuntimeError, match="equal size"):
-        default_collate([(1, 2), (3, 4, 5)])
+    assert tensors.tolist() == [[1, 1], [0, 0]], f"Tensors of ones and of zeros became {tensors.tolist()}"
+    mixed = default_collate([1, 2.5])
+    assert mixed.tolist() == [1, 2.5], (
+        f"1 and 2.5 became {mixed.tolist()}: 2.5 was cut to what the first one's dtype is"
+    )
+    assert mixed.dtype == shared.float64, f"an int and a float together are float64, but became {mixed.dtype}"
+
+    pair = default_collate([Pair(np.zeros(2), "a"), Pair(np.ones(2), "b")])
+    assert isinstance(pair, Pair), (
+        f"a batch of namedtuples is one too, so that batch.image still works, but it became a {type(pair).__name__}: "
+        "what puts the columns into a container of the sample's own kind?"
+    )
+    assert tuple(pair.image.shape) == (2, 2) and list(pair.name) == ["a", "b"], f"image and name became {pair}"
+    word = default_collate([np.str_("a"), np.str_("b")])
+    assert list(word) == ["a", "b"], f"np.str_ is a str too, and strings stay a list, but got {word!r}"
+    refused(
+        lambda: default_collate([np.zeros(2), np.zeros(3)]),
+        RuntimeError,
+        r"equal size.*\[2\].*\[3\]",
+        "shapes (2,) and (3,) do not stack",
+    )
+    refused(
+        lambda: default_collate([(1, 2), (3, 4, 5)]), RuntimeError, "equal size", "a pair and a triple do not stack"
+    )
+    refused(
+        lambda: default_collate([np.array(["a"]), np.array(["b"])]),
+        TypeError,
+        "<U1",
+        "an array of strings cannot become a Tensor, which _check_stackable would have said",
+    )
+    for unknown in (None, {1, 2}):
+        refused(
+            lambda unknown=unknown: default_collate([unknown, unknown]),
+            TypeError,
+            type(unknown).__name__,
+            f"nothing is known about collating samples like {unknown}, and what is no batch fails much later",
+        )
+
+
+Pair = namedtuple("Pair", "image name")
 
 
 class Part(list):
@@ -396,13 +454,19 @@ def wrong_stds(images: np.ndarray, size: int) -> dict[str, np.ndarray]:
     axes, n = (0, 2, 3), images[:, 0].size
     counts = np.array([g[:, 0].size for g in groups])
     inside = sum(g.var(axis=axes) * c for g, c in zip(groups, counts, strict=True))
+    # The count changed before M: δ² n n_B / n with one n, or δ² n n_B / (n + n_B); the first merge is with nothing.
+    one, other = (inside + counts[0] * groups[0].mean(axis=axes) ** 2 / share for share in (1, 2))
     late, mean, count = inside.copy(), groups[0].mean(axis=axes), counts[0]
     for g, c in zip(groups[1:], counts[1:], strict=True):  # δ from the mean that has moved already
-        moved = mean + (g.mean(axis=axes) - mean) * c / (count + c)
+        delta = g.mean(axis=axes) - mean
+        moved, new = mean + delta * c / (count + c), count + c
+        one, other = one + delta**2 * c, other + delta**2 * new * c / (new + c)
         late += (g.mean(axis=axes) - moved) ** 2 * count * c / (count + c)
-        mean, count = moved, count + c
+        mean, count = moved, new
     squares = images.astype(np.float64).var(axis=axes) * n
     return {
+        "a count that was changed before M used it: n_A is how much there was before": np.sqrt(one / n),
+        "a count that was changed before M used it, twice: n_A is how much there was before": np.sqrt(other / n),
         "the spread inside the batches alone: the distance of their means, δ² n_A n_B / n, is missing": np.sqrt(
             inside / n
         ),
@@ -445,18 +509,25 @@ def test_streaming_statistics_equal_two_passes():
         f"count is how many values a channel has, 23 · 5 · 5 = {images[:, 0].size}, not {statistics.count}: divided by "
         "the number of images the deviation comes out too large"
     )
+    for name, value in (("mean", statistics.mean), ("squares", statistics.squares)):
+        found = np.asarray(value)
+        assert found.shape == (2,), f"{name} has one number for each of two channels, but its shape is {found.shape}"
+        assert found.dtype == np.float64, f"{name} is kept in float64, not in {found.dtype}, which has seven digits"
     why = likeness(np.array(found_std), wrong_stds(images, 4))
     np.testing.assert_allclose(found_std, std, rtol=1e-6, err_msg=f"std per channel; {why}")
 
-    far = rng.standard_normal((6, 1, 8)) + 1e8  # float64, a hundred million deviations from zero
+    far = 4 * rng.standard_normal((6, 1, 8)) + 1e8  # float64, 25 million deviations from zero
     statistics = RunningStatistics()
     for start in (0, 4):
         statistics.update(far[start : start + 4])
     with np.errstate(invalid="ignore"):
         found = float(np.asarray(statistics.std)[0])
+    why = "Σx² − n·mean² is the difference of two huge, nearly equal numbers; subtract the mean before you square"
+    cast = far.astype(np.float32).astype(np.float64)
+    if math.isclose(found, cast.std(), rel_tol=1e-5):
+        why = "that is what float32 leaves of them, whose neighbours lie 8 apart there; keep the values in float64"
     assert math.isclose(found, (far - far.mean()).std(), rel_tol=1e-6), (
-        f"at 10⁸ the deviation came out as {found:g} instead of {(far - far.mean()).std():g}: Σx² − n·mean² is the "
-        "difference of two huge, nearly equal numbers; subtract the mean before you square"
+        f"at 10⁸ the deviation came out as {found:g} instead of {(far - far.mean()).std():g}: {why}"
     )
 
     one, two, none = RunningStatistics(), RunningStatistics(), RunningStatistics()
@@ -468,6 +539,35 @@ def test_streaming_statistics_equal_two_passes():
     np.testing.assert_allclose(
         two.mean, images[7:].astype(np.float64).mean(axis=(0, 2, 3)), rtol=1e-9, err_msg="merge changed `other`"
     )
+    nothing_yet(images)
+
+
+def nothing_yet(images: np.ndarray) -> None:
+    """Batches without values, and statistics before the first batch."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            found = RunningStatistics().std
+        except ZeroDivisionError:
+            pytest.fail("std before the first batch is NaN: count is 0 then, and nothing can be divided by it")
+        assert np.isnan(found).all(), f"std before the first batch is NaN, not {found}: nothing is known yet"
+        empty = RunningStatistics()
+        try:
+            empty.merge(RunningStatistics())
+        except ZeroDivisionError:
+            pytest.fail("merging two empty ones divided by n_A + n_B = 0: where the other has seen nothing, all stays")
+        assert empty.count == 0 and not np.isnan(empty.mean).any(), "merging two empty ones has to leave it empty"
+        statistics = RunningStatistics()
+        for part in (images[:0], images, images[:0]):  # 0 images, 23, 0
+            try:
+                statistics.update(part)
+            except Exception as error:
+                pytest.fail(f"a batch of {len(part)} images raised {type(error).__name__}: {error}")
+    assert statistics.count == images[:, 0].size and not np.isnan(statistics.mean).any(), (
+        f"a batch without images made the mean {statistics.mean} and the count {statistics.count}: the mean of no "
+        "values is 0/0, NaN, and whatever meets a NaN becomes one. Such a batch changes nothing"
+    )
+    np.testing.assert_allclose(statistics.std, slow_statistics(images)[1], rtol=1e-6, err_msg="with empty batches")
 
 
 def rotate_by_hand(
@@ -481,21 +581,27 @@ def rotate_by_hand(
     clamp: bool = False,
     swapped: str = "",
     transposed: bool = False,
+    crossed: bool = False,
+    from_corner: bool = False,
+    not_moved_back: bool = False,
+    beyond: bool = False,
 ) -> np.ndarray:
     """The slow oracle: for each pixel of the result, where it comes from, and what is there; and its wrong variants."""
     height, width = image.shape
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     half_w, half_h = (width - middle) / 2, (height - middle) / 2
+    before_w, before_h = (0, 0) if from_corner else (half_w, half_h)
+    back_w, back_h = (0, 0) if not_moved_back else (half_w, half_h)
 
     def at(row: int, column: int) -> float:
-        if clamp:
+        if clamp or (beyond and row <= height and column <= width and min(row, column) >= 0):
             row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
         return float(image[row, column]) if 0 <= row < height and 0 <= column < width else 0.0
 
     result = np.zeros((height, width))
     for row, column in np.ndindex(height, width):
-        u, v = column - half_w, row - half_h
-        x, y = round(u * c - v * s + half_w, 9), round(u * s + v * c + half_h, 9)
+        u, v = (row - before_w, column - before_h) if crossed else (column - before_w, row - before_h)
+        x, y = round(u * c - v * s + back_w, 9), round(u * s + v * c + back_h, 9)
         if transposed:
             x, y = y, x
         if not bilinear:
@@ -521,6 +627,14 @@ def wrong_rotations(image: np.ndarray, degrees: float, bilinear: bool) -> dict[s
         "an angle in degrees that was handed to cos and sin as radians": turned(math.degrees(degrees)),
         "a turn about (W/2, H/2): pixel centres lie at 0 … W − 1, and their middle is (W − 1)/2": turned(middle=0),
         "rows and columns exchanged where the image is read": turned(transposed=True),
+        "x and y exchanged at the start: np.indices gives the rows, y, first": turned(crossed=True),
+        "places counted from the corner: take (n − 1)/2 off rows and columns before the matrix": turned(
+            from_corner=True
+        ),
+        "places that were not moved back: after the matrix they count from the middle, indices from the corner": turned(
+            not_moved_back=True
+        ),
+        "a row H and a column W taken for the image's: the last ones are H − 1 and W − 1": turned(beyond=True),
         "a border smeared outward: a place outside of the image has the value `fill`": turned(clamp=True),
         "an index rounded down: 2.7 is nearer to 3 than to 2": turned(closest=math.floor),
         "an index cut off (astype(int)): 2.7 is nearer to 3 than to 2, and −0.7 nearer to −1": turned(closest=int),
@@ -533,34 +647,110 @@ def wrong_rotations(image: np.ndarray, degrees: float, bilinear: bool) -> dict[s
     }
 
 
+def linear(degrees: float, sign: int = 1) -> np.ndarray:
+    """The 2×2 part of the inverse rotation; `sign` −1 is that of the forward one."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.array([[c, -sign * s], [sign * s, c]])
+
+
+def check_the_matrix() -> None:
+    """inverse_rotation_matrix by itself, about the middle and about another place."""
+    matrix = np.asarray(warp.inverse_rotation_matrix(30.0))
+    assert matrix.shape == (2, 3), f"the matrix takes (x, y, 1) to (x, y): its shape is (2, 3), not {matrix.shape}"
+    radians = math.degrees(30)  # what an angle of 30 radians is in degrees
+    why = likeness(
+        matrix[:, :2],
+        {
+            "a turn clockwise: positive angles go counter-clockwise": linear(-30),
+            "an angle in degrees that was handed to cos and sin as radians": linear(radians),
+            "an angle in degrees that was handed to cos and sin as radians, and a turn clockwise": linear(-radians),
+            "cos and sin exchanged": linear(30)[::-1] * [[1], [-1]],
+        },
+    )
+    same = np.allclose(matrix[:, :2], linear(30), rtol=0, atol=1e-9)
+    assert same, f"the 2×2 part for 30° is {linear(30).round(4).tolist()}, not {matrix[:, :2].round(4).tolist()}; {why}"
+    assert np.allclose(matrix[:, 2], 0, atol=1e-9), (
+        f"the last column for a turn about the middle is 0, but got {matrix[:, 2].tolist()}: coordinates count from "
+        "the image's middle already (note 04, The matrix in centred coordinates)"
+    )
+    turn, center = linear(90), np.array([1.0, 0.0])
+    matrix = np.asarray(warp.inverse_rotation_matrix(90.0, (1, 0)))
+    why = likeness(
+        matrix[:, 2],
+        {
+            "a center that is not used": np.zeros(2),
+            "a center with the wrong sign: the last column is c − L·c": turn @ center - center,
+            "the center itself, though L moves it too: the last column is c − L·c": center,
+            "−L·c: moved to the center, but not back": -turn @ center,
+            "c − L·c with the L of the forward turn": center - turn.T @ center,
+        },
+    )
+    place = (matrix @ [1, 0, 1]).round(4).tolist()
+    assert np.allclose(matrix[:, 2], center - turn @ center, atol=1e-9), (
+        f"a quarter turn about (1, 0) leaves (1, 0) where it is, but the matrix takes it to {place}; {why}"
+    )
+
+
+def check_pictures() -> None:
+    """The seven, by four angles, read in both ways."""
+    uneven = np.arange(7, 247, 8, dtype=np.uint8).reshape(5, 6)  # no two pixels alike: it tells mistakes apart
+    for degrees, mode in itertools.product((30, 90, -75, 180), ("nearest", "bilinear")):
+        turn, bilinear = transforms.RandomRotation((degrees, degrees), mode), mode == "bilinear"
+        try:
+            turned = turn(SEVEN)
+        except IndexError as error:
+            pytest.fail(f"the seven turned by {degrees}°, {mode}: a place outside of the image was read ({error})")
+        assert turned.dtype == np.uint8, f"{degrees}°, {mode}: bytes stay bytes, but got {turned.dtype}"
+        assert turned.shape == (4, 4), f"{degrees}°, {mode}: (4, 4) stays (4, 4), but got {turned.shape}"
+        expected = rotate_by_hand(SEVEN, degrees, bilinear)
+        away = abs(turned - expected)
+        if away.max() <= 1 and away.sum() <= 1:  # a byte of room, for a half that rounds either way
+            continue
+        place = np.unravel_index(away.argmax() if away.max() <= 1 else (away > 1).argmax(), away.shape)
+        found = np.concatenate([turned.ravel(), np.ravel(turn(uneven))])
+        mistakes = [wrong_rotations(image, degrees, bilinear) for image in (SEVEN, uneven)]
+        why = likeness(found, {what: np.concatenate([m[what].ravel() for m in mistakes]) for what in mistakes[0]})
+        pytest.fail(
+            f"the seven turned by {degrees}°, {mode}: pixel {tuple(map(int, place))} is {turned[place]}, by hand "
+            f"{expected[place]:.0f}; {why}\nexpected\n{expected.astype(int)}\nbut got\n{turned}"
+        )
+    # Between two pixels, twelve decimals to either side of the middle, which a rounding error could do.
+    row = np.array([[10, 20, 30, 40]], dtype=np.uint8)
+    sides = [warp.warp(row, np.array([[1, 0, shift], [0, 1, 0]]), (1, 3)).tolist() for shift in (-1e-12, 1e-12)]
+    assert sides[0] == sides[1], (
+        f"nearest, halfway between two pixels: 10⁻¹² to the left gave {sides[0]}, as much to the right {sides[1]}: a "
+        "rounding error chooses the pixel. Round the places to nine decimals first"
+    )
+
+
 def test_a_rotation_reads_where_the_inverse_map_points():
     left = [[255, 255, 0, 0], [255, 0, 255, 255], [255, 0, 0, 0], [0, 0, 0, 0]]
     assert np.rot90(SEVEN).tolist() == left
-    shape = np.shape(warp.inverse_rotation_matrix(90.0))
-    assert shape == (2, 3), f"the matrix takes (x, y, 1) to (x, y): its shape is (2, 3), not {shape}"
-    for degrees in (30, 90, -75, 180):
-        for mode in ("nearest", "bilinear"):
-            turned = transforms.RandomRotation((degrees, degrees), mode)(SEVEN)
-            assert turned.dtype == np.uint8, f"{degrees}°, {mode}: bytes stay bytes, but got {turned.dtype}"
-            assert turned.shape == (4, 4), f"{degrees}°, {mode}: (4, 4) stays (4, 4), but got {turned.shape}"
-            expected = rotate_by_hand(SEVEN, degrees, mode == "bilinear")
-            wrong = np.argwhere(abs(turned - expected) > 1)  # a byte of room, for halves that round either way
-            if not len(wrong) and abs(turned - expected).sum() <= 1:
-                continue
-            place = tuple(wrong[0].tolist() if len(wrong) else np.argwhere(turned != expected)[0].tolist())
-            why = likeness(turned, wrong_rotations(SEVEN, degrees, mode == "bilinear"))
-            pytest.fail(
-                f"the seven turned by {degrees}°, {mode}: pixel {place} is {turned[place]}, by hand "
-                f"{expected[place]:.0f}; {why}\nexpected\n{expected.astype(int)}\nbut got\n{turned}"
-            )
-    tensor = transforms.RandomRotation((90, 90))(transforms.ToTensor()(SEVEN))
-    assert tuple(tensor.shape) == (1, 4, 4), f"a Tensor (C, H, W) keeps its layout, but got {tuple(tensor.shape)}"
-    np.testing.assert_allclose(np.asarray(tensor)[0] * 255, left, err_msg="a Tensor turns as its bytes do")
+    check_the_matrix()
+    check_pictures()
+    floats = transforms.ToTensor()(SEVEN)
+    turned = transforms.RandomRotation((90, 90))(floats)
+    assert tuple(turned.shape) == (1, 4, 4), f"a Tensor (C, H, W) keeps its layout, but got {tuple(turned.shape)}"
+    np.testing.assert_allclose(np.asarray(turned)[0] * 255, left, err_msg="a Tensor turns as its bytes do")
+    turned = transforms.RandomRotation((30, 30), "bilinear")(floats)
+    assert np.asarray(turned).dtype == np.float32, f"float32 stays float32, but got {np.asarray(turned).dtype}"
+    expected = rotate_by_hand(np.asarray(floats)[0], 30, True, whole=np.asarray)
+    wrong = {"a mean that was rounded: only integer dtypes have to be, 0.43 is a good grey": np.rint(expected)}
+    why = likeness(np.asarray(turned)[0], wrong)
+    np.testing.assert_allclose(np.asarray(turned)[0], expected, atol=1e-6, err_msg=f"a float seven by 30°; {why}")
+    colours = np.stack([SEVEN, SEVEN.T, 255 - SEVEN], axis=-1)
+    turned = transforms.RandomRotation((90, 90))(colours)
+    assert np.array_equal(turned, np.rot90(colours)), (
+        "each of the three colours of (H, W, 3) turns as a grey image does"
+    )
     wide = np.arange(1, 9, dtype=np.uint8).reshape(2, 4)
     turned = transforms.RandomRotation((90, 90), expand=True, fill=9)(wide)
     assert turned.tolist() == np.rot90(wide).tolist(), f"expand=True turns (2, 4) into (4, 2), but got\n{turned}"
-    turned = transforms.RandomRotation((180, 180), center=(0, 0), fill=9)(wide)  # about the corner of pixel (0, 0)
-    assert turned.tolist() == [[9] * 4] * 2, f"turned by 180° about its corner, all of the image leaves; got\n{turned}"
+    for mode in ("nearest", "bilinear"):  # about the upper left corner of pixel (0, 0)
+        turned = transforms.RandomRotation((180, 180), mode, center=(0, 0), fill=9)(wide)
+        assert turned.tolist() == [[9] * 4] * 2, (
+            f"turned by 180° about its corner, {mode}, all of the image leaves and 9, the fill, is left; got\n{turned}"
+        )
 
 
 def test_augmentation_varies_in_training_and_is_absent_in_evaluation():
@@ -628,7 +818,146 @@ def tagged(monkeypatch):
     sys.modules.pop("worker_dataset", None)
 
 
+class Rehearsal:
+    """Stands in for the pool of workers, without processes: one side of a conversation that is the same every time.
+
+    `answer(worker, index)` is what a worker says to a task, ("done", batch) or ("end", None); `next_one(tasks)`
+    chooses the task that is answered next, from the unanswered ones (number, worker), the oldest first.
+    """
+
+    oldest, closed = 0, False
+
+    def __init__(self, places: int, answer: Callable, next_one: Callable):
+        self.places, self.answer, self.next_one = places, answer, next_one
+        self.given: list[tuple[int, Any]] = []  # (worker, index) of every task
+        self.unanswered: list[tuple[int, int]] = []
+        self.ended: set[int] = set()
+
+    def begin_epoch(self, seed: int) -> None:
+        """Nothing to seed."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def submit(self, worker: int, index: Any) -> int:
+        if worker in self.ended:
+            pytest.fail(
+                f"worker {worker} got a task after its stream had ended: it has no room then, and one without room is "
+                "passed over. With real processes such a pass never ends"
+            )
+        number = len(self.given)
+        self.given.append((worker, index))
+        self.unanswered.append((number, worker))
+        load = sum(w == worker for _, w in self.unanswered)
+        if load > self.places:
+            pytest.fail(
+                f"worker {worker} has {load} tasks under way, but room for {self.places}: count its room down with "
+                "each task, and pass it over while it has none"
+            )
+        return number
+
+    def receive(self, timeout: float | None) -> tuple[int, str, Any]:
+        if not self.unanswered:
+            pytest.fail(
+                "the loader waits for another result, but all that were asked for have arrived: with real processes "
+                "it would wait for ever. Does _arrived see that the result is there?"
+            )
+        number, worker = self.next_one(self.unanswered)
+        self.unanswered.remove((number, worker))
+        kind, value = self.answer(*self.given[number])
+        if kind == "end":
+            self.ended.add(worker)
+        return number, kind, value
+
+
+class TwoStreams(IterableDataset):
+    """0–5, the even ones from worker 0, the odd ones from worker 1, one list for each."""
+
+    def __init__(self):
+        self.streams = [iter(range(worker, 6, 2)) for worker in (0, 1)]
+
+    def answer(self, worker: int, index: list) -> tuple[str, list[int] | None]:
+        batch = list(itertools.islice(self.streams[worker], len(index)))
+        return ("done", batch) if batch else ("end", None)
+
+
+def rehearse(loader: DataLoader, answer: Callable, next_one: Callable) -> tuple[list, Rehearsal, WorkerIterator]:
+    """What one pass over the loader hands out, at most 20 batches, with a pool that answers as said."""
+    pool = Rehearsal(loader.prefetch_factor, answer, next_one)
+    try:
+        iterator = WorkerIterator(loader, pool)
+        return list(itertools.islice(iterator, 20)), pool, iterator
+    except KeyError as error:
+        pytest.fail(f"task {error} was to be handed out, but its result has not arrived, or was handed out before")
+
+
+def check_who_gets_what() -> None:
+    """_submit and _arrived in three conversations in which nothing depends on timing, and without room."""
+    options: dict[str, Any] = {"batch_size": None, "num_workers": 2}
+    echo = lambda worker, index: ("done", index)  # noqa: E731
+    batches, first, iterator = rehearse(DataLoader(Numbers(8), **options), echo, lambda tasks: tasks[-1])
+    assert sorted(batches) == list(range(8)), (
+        f"eight tasks, 0–7, gave {batches}: was an index taken that no worker got, or a worker not given its next task?"
+    )
+    assert batches == list(range(8)), (
+        f"tasks 0–7 were answered newest first, and their results came in the order {batches}: results were handed out "
+        "as they arrived, not as they were asked for"
+    )
+    workers = [worker for worker, _ in first.given]
+    assert workers == [0, 1] * 4, (
+        f"the workers did not take turns: tasks 0–7 belong to 0, 1, 0, 1, …, but they went to {workers}"
+    )
+
+    stream = TwoStreams()
+    batches, *_ = rehearse(DataLoader(stream, batch_size=2, num_workers=2), stream.answer, lambda tasks: tasks[0])
+    assert batches == [[0, 2], [1, 3], [4], [5]], (
+        f"two workers that stream 0, 2, 4 and 1, 3, 5 in batches of 2 give [0, 2], [1, 3], [4], [5], but got {batches}"
+    )
+
+    slow = lambda tasks: next((task for task in tasks if task[1] == 1), tasks[0])  # noqa: E731  worker 0 is the last
+    batches, *_ = rehearse(DataLoader(Numbers(8), in_order=False, **options), echo, slow)
+    assert batches != list(range(8)), (
+        "in_order=False hands out what has arrived, but 1, which had arrived, waited until slow worker 0 had brought 0"
+    )
+    assert batches == [1, 3, 4, 5, 6, 7, 0, 2], (
+        f"in_order=False, worker 0 slow with 0 and 2: the other's results come as they arrive, 1, 3, 4, 5, 6, 7, then "
+        f"0 and 2, but they came in the order {batches}"
+    )
+
+    iterator.indices, iterator.turn, iterator.room[:] = iter("ab"), 0, [0, 0]
+    iterator._submit()
+    assert len(first.given) == 8, "no worker had room, and still one got a task"
+    left = list(iterator.indices)
+    assert left == ["a", "b"], f"no worker had room, and still an index was taken, which is lost: {left} are left"
+    iterator.indices, iterator.turn, iterator.room[:] = iter("ab"), 0, [0, 1]
+    iterator._submit()
+    assert first.given[8:] == [(1, "a")], (
+        f"with room for worker 1 alone, worker 0 is passed over: 1 gets 'a', but (worker, index) was {first.given[8:]}"
+    )
+
+
+def check_seeding() -> None:
+    """seed_worker in this process, whose generators are put back."""
+    states = random.getstate(), np.random.get_state(), shared.get_rng_state()
+    try:
+        seed = seed_worker(1000, worker_id=1)
+        draws = random.random(), np.random.random(), shared.rand(1).item()
+        expected = random.Random(1001).random(), np.random.RandomState(1001).random()
+        shared.manual_seed(1001)
+        expected += (shared.rand(1).item(),)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        shared.set_rng_state(states[2])
+    assert seed == 1001, f"seed_worker(1000, worker_id=1) returns 1001, which get_worker_info().seed says, not {seed!r}"
+    for name, found, wanted in zip(("Python's", "NumPy's", "the framework's"), draws, expected, strict=True):
+        assert found == wanted, (
+            f"worker 1 in an epoch with seed 1000 draws from {name} generator as after the seed 1001"
+        )
+
+
 def test_workers_deliver_what_one_process_delivers(tagged):
+    check_who_gets_what()
     generators = ("the framework's", "NumPy's", "Python's")
 
     def passes(num_workers: int) -> list[tuple[list, list[set[int]], np.ndarray]]:
@@ -684,3 +1013,4 @@ def test_workers_deliver_what_one_process_delivers(tagged):
         assert np.array_equal(first[:, column], third[:, column]), (
             f"manual_seed(3) gave the workers other numbers the second time from {name} generator: is it seeded?"
         )
+    check_seeding()
