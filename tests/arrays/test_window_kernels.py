@@ -151,6 +151,23 @@ def test_compiled_convolution_follows_its_formula(drawn, groups, images, with_bi
         assert_same(getattr(cpu, name)(*arguments), getattr(conv_formulas, name)(*arguments), dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("channels", "outputs", "size"), [(20, 21, (14, 14)), (40, 3, (53, 51)), (30, 5, (4, 3, 3))])
+def test_compiled_convolution_is_right_where_its_products_are_cut(channels, outputs, size, dtype):
+    """Products of some rows, of all rows, of several images; the gradient turned for enough columns."""
+    cpu, ones = compiled("conv"), (1,) * len(size)
+    windows = Windows((3,) * len(size), size, ones, ones, ones)
+    x, grad = normal(3, channels, *size, dtype=dtype), normal(3, outputs, *size, dtype=dtype)
+    weight = normal(outputs, channels, *windows.kernel_size, dtype=dtype) / 30
+    for name, arguments in [
+        ("conv", (x, weight, normal(outputs, dtype=dtype), windows, 1)),
+        ("conv_input", (grad, weight, size, windows, 1)),
+        ("conv_weight", (grad, x, windows, 1)),
+    ]:
+        found, expected = getattr(cpu, name)(*arguments), getattr(conv_formulas, name)(*arguments)
+        assert_same(found / abs(expected).max(), expected / abs(expected).max(), dtype)
+
+
 @given(layouts(half_padding=True), DTYPES, st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_compiled_pooling_follows_its_formula(drawn, dtype, seed):

@@ -19,6 +19,7 @@ __all__ = ["conv", "conv_input", "conv_weight", "warm_up"]
 # NaN and infinities keep their meaning (see optim/cpu.py).
 FASTMATH = {"contract", "nsz", "arcp"}
 ENOUGH_COLUMNS = 128  # images are put together until a product has so many
+SMALL_PRODUCT = 10**6  # multiplications that OpenBLAS does without packing: 110 GFLOP/s instead of 85
 PARALLEL_FROM = 1 << 20  # multiplications; below, starting threads costs more than it saves
 
 _threads = match_blas()
@@ -175,12 +176,36 @@ def _add_columns(x, group, channels, columns, first, strip, windows):
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def _product(a, b, out):
+    """a @ b → out, as many rows at a time as make a small product."""
+    rows = SMALL_PRODUCT // (b.shape[0] * b.shape[1])
+    if rows < 4:
+        rows = len(a)
+    elif rows > 8:
+        rows -= rows % 8
+    for i in range(0, len(a), rows):
+        np.dot(a[i : i + rows], b, out[i : i + rows])
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _gather(source, target, images):
     """Results (images, O, L) as rows (O, images · L)."""
     length = source.shape[2]
     for i in range(images):
         for o in range(source.shape[1]):
             _copy(target[o, i * length : (i + 1) * length], source[i, o])
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def _transpose(source, target, first):
+    """A result (O, L) as columns target[first : first + L, :O], in blocks that fit the cache lines."""
+    outputs, length = source.shape
+    for i in range(0, length, 16):
+        for o in range(0, outputs, 16):
+            for j in range(i, min(i + 16, length)):
+                row = target[first + j]
+                for k in range(o, min(o + 16, outputs)):
+                    row[k] = source[k, j]
 
 
 # ---------------------------------------------------------------- some images
@@ -200,9 +225,9 @@ def _conv_piece(x, weight, out, windows, together):
             for i in range(images):
                 _to_columns(x[n + i], g, channels, columns, i * length, strip, windows)
             if together == 1:
-                np.dot(weight[g], columns, out[n, g])
+                _product(weight[g], columns, out[n, g])
             else:
-                np.dot(weight[g], columns, product)
+                _product(weight[g], columns, product)
                 for i in range(images):
                     for o in range(outputs):
                         _copy(out[n + i, g, o], product[o, i * length : (i + 1) * length])
@@ -210,8 +235,8 @@ def _conv_piece(x, weight, out, windows, together):
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _conv_input_piece(grad, weight, out, windows, together):
-    """grad (n, groups, O / groups, L), weight (groups, O / groups, rows) → added to out (n, C, D, H, W)."""
-    groups, outputs, rows = weight.shape
+    """grad (n, groups, O / groups, L), weight (groups, rows, O / groups) → added to out (n, C, D, H, W)."""
+    groups, rows, outputs = weight.shape
     channels, length = out.shape[1] // groups, grad.shape[3]
     columns = np.empty((rows, together * length), grad.dtype)
     packed = np.zeros((outputs, together * length if together > 1 else 0), grad.dtype)
@@ -220,38 +245,39 @@ def _conv_input_piece(grad, weight, out, windows, together):
         images = min(together, len(grad) - n)
         for g in range(groups):
             if together == 1:
-                np.dot(weight[g].T, grad[n, g], columns)
+                _product(weight[g], grad[n, g], columns)
             else:
                 _gather(grad[n : n + images, g], packed, images)
-                np.dot(weight[g].T, packed, columns)
+                _product(weight[g], packed, columns)
             for i in range(images):
                 _add_columns(out[n + i], g, channels, columns, i * length, strip, windows)
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _conv_weight_piece(grad, x, out, windows, together):
-    """grad (n, groups, O / groups, L), x (n, C, D, H, W) → added to out (groups, O / groups, rows)."""
-    groups, outputs, rows = out.shape
+    """grad (n, groups, O / groups, L), x (n, C, D, H, W) → added to out (groups, rows, O / groups)."""
+    groups, rows, outputs = out.shape
     channels, length = x.shape[1] // groups, grad.shape[3]
+    few = rows < 128 and together == 1  # then turning the gradient takes longer than it saves
     columns = np.zeros((rows, together * length), x.dtype)
-    packed = np.zeros((outputs, together * length if together > 1 else 0), x.dtype)
-    product = np.empty((outputs, rows), x.dtype)
+    turned = np.zeros((together * length, outputs), x.dtype)
+    product = np.empty((rows, outputs), x.dtype)
     strip = _new_strip(x, windows)
     for n in range(0, len(x), together):
         images = min(together, len(x) - n)
         if images < together:  # what other images left must not be counted again
             columns[:] = 0
-            packed[:] = 0
+            turned[:] = 0
         for g in range(groups):
             for i in range(images):
                 _to_columns(x[n + i], g, channels, columns, i * length, strip, windows)
-            if together == 1:
-                np.dot(grad[n, g], columns.T, product)
+                if not few:
+                    _transpose(grad[n + i, g], turned, i * length)
+            if few:
+                np.dot(columns, grad[n, g].T, product)
             else:
-                _gather(grad[n : n + images, g], packed, images)
-                np.dot(packed, columns.T, product)
-            for o in range(outputs):
-                _add(out[g, o], product[o])
+                _product(columns, turned, product)
+            _add(out[g].reshape(-1), product.reshape(-1))
 
 
 # ---------------------------------------------------------------- all images, among threads
@@ -292,6 +318,7 @@ def conv_input(grad, weight, size, windows, groups):
     out = np.zeros((n, weight.shape[1] * groups, *size), grad.dtype)
     grad = grad.reshape(n, groups, outputs // groups, length)
     matrix = weight.reshape(groups, outputs // groups, weight.shape[1] * windows.elements)
+    matrix = np.ascontiguousarray(matrix.swapaxes(1, 2))
     tasks = _tasks(n, n * matrix.size * length)
     images, numbers, together = _images(out), windows.in_three_dimensions, _together(n, tasks, length)
     share(lambda t, a, b: _conv_input_piece(grad[a:b], matrix, images[a:b], numbers, together), n, tasks)
@@ -303,10 +330,10 @@ def conv_weight(grad, x, windows, groups):
     n, outputs, channels, length = len(x), grad.shape[1], x.shape[1] // groups, windows.positions
     grad = grad.reshape(n, groups, outputs // groups, length)
     tasks = _tasks(n, n * outputs * channels * windows.elements * length)
-    out = np.zeros((tasks, groups, outputs // groups, channels * windows.elements), x.dtype)
+    out = np.zeros((tasks, groups, channels * windows.elements, outputs // groups), x.dtype)
     images, numbers, together = _images(x), windows.in_three_dimensions, _together(n, tasks, length)
     share(lambda t, a, b: _conv_weight_piece(grad[a:b], images[a:b], out[t], numbers, together), n, tasks)
-    return out.sum(axis=0).reshape(outputs, channels, *windows.kernel_size)
+    return out.sum(axis=0).swapaxes(1, 2).reshape(outputs, channels, *windows.kernel_size)
 
 
 def warm_up() -> None:
