@@ -52,6 +52,11 @@ def doing(what: str, hints: dict[str, str] | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         looks = "".join(f"\n{hint}" for part, hint in (hints or {}).items() if part in str(error))
+        if isinstance(error, NameError) and "'np'" in str(error):
+            looks += (
+                "\nAn operation works on arrays of NumPy or CuPy alike: xp(x), from shared.arrays.device, is the "
+                "library of the array x, so that np = xp(x) is NumPy on the CPU."
+            )
         raise AssertionError(f"{what} ends in {type(error).__name__}: {error}{looks}") from error
 
 

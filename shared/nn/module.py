@@ -198,7 +198,8 @@ class Module:
         This module's path is `prefix`; a child's is its parent's, a dot and its name in `self._modules` (a dict of
         name → Module, or None for a place that is kept), without the dot where the parent's path is "". A module
         that can be reached by two paths comes once, by the first of them, or by both with remove_duplicate=False.
-        `memo` is a set of modules that are passed over, with all below them; those that come are added to it.
+        `memo` is a set of modules that are passed over, with all below them; those that come are added to it, even
+        where it is empty at first, unless remove_duplicate is False.
 
         >>> from shared import nn
         >>> [path for path, _ in nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh())).named_modules(prefix="net")]
@@ -220,7 +221,8 @@ class Module:
     ) -> Iterator[tuple[str, Any]]:
         """(path, member) of every entry of the dict `group`, "_parameters" or "_buffers", of each module in turn.
 
-        The modules are those of `named_modules`, with this one's path as `prefix`; only this one without `recurse`.
+        The modules are those of `named_modules`, with `prefix` as this one's path; without `recurse` only this one,
+        under the same path.
         A path is the module's, a dot and the name in the dict (no dot after ""). None is a place that is kept and
         passed over. A member that two names share comes once, under the first, unless remove_duplicate is False.
         Tensors are told apart by `is` or `id()`: == compares their elements.
@@ -238,7 +240,7 @@ class Module:
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """(dotted name, parameter) in order of assignment; a tied parameter once, under its first name."""
+        """(dotted name, parameter) in order of assignment; one with two names (tied) once, under the first."""
         return self._named_members("_parameters", prefix, recurse, remove_duplicate)
 
     def named_buffers(

@@ -52,7 +52,7 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
 
 
 def copy_or_refuse(name: str, keys: IncompatibleKeys, errors: list[str], copies: list[Callable[[], Any]]) -> None:
-    """All or nothing: calls every function in `copies`, without recording, or raises and calls none of them.
+    """All or nothing: calls every function in `copies`, under `no_grad()`, or raises and calls none of them.
 
     It raises where `keys` has missing or unexpected keys, or where there are `errors` (sentences, for example on a
     shape that does not fit). The RuntimeError names the model's class, `name`, and every key, and has every error:

@@ -219,7 +219,8 @@ def softmax_formula(x: Any, dim: int) -> Any:
 def log_softmax_formula(x: Any, dim: int) -> Any:
     """x − log Σ exp(x) along `dim` of a raw array: a new array of its shape and dtype, and x stays unchanged.
 
-    Finite for finite x of any size: the maximum is taken out first, and nothing can overflow.
+    Finite for finite x of any size: each row's maximum is taken out first, so that nothing can overflow and the sum
+    is 1 or more, and softmax and logarithm are not computed apart, since a probability may round to 0.
     """
     shifted = x - x.max(axis=dim, keepdims=True)
     total = xp(x).exp(shifted).sum(axis=dim, keepdims=True)

@@ -17,7 +17,8 @@ def cross_entropy_formula(logits: Any, target: Any) -> tuple[Any, Any]:
     """The loss of each row, −log softmax(logits)[target], and the log-probabilities it was read from.
 
     logits (N, C) and target (N,), class numbers from 0 to C − 1, are raw arrays; returns (losses (N,),
-    log-probabilities (N, C)), in the dtype of logits. Finite for finite logits of any size; logits stay unchanged.
+    log-probabilities (N, C)), both in the dtype of logits. Finite for finite logits of any size; logits stay
+    unchanged.
 
     >>> import numpy as np
     >>> losses, log_probs = cross_entropy_formula(np.array([[2.0, 1.0, 0.0]]), np.array([0]))
@@ -33,7 +34,8 @@ def cross_entropy_gradient(log_probs: Any, target: Any, grad: Any) -> Any:
     """The gradient by the logits (N, C): (softmax − one-hot target) · grad.
 
     log_probs (N, C) is what `cross_entropy_formula` returned and is not changed; target (N,) has class numbers;
-    grad is the gradient by the loss of each row: (N, 1), or one number for all of them, 1/N for a mean.
+    grad is the gradient by the loss of each row: (N, 1), or one number for all of them. It carries the 1/N of a mean
+    already, and whatever else was computed from the losses.
 
     >>> import numpy as np
     >>> cross_entropy_gradient(np.log(np.array([[0.5, 0.25, 0.25]])), np.array([0]), 1.0)

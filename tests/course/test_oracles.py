@@ -46,6 +46,15 @@ def test_an_exception_is_told_with_its_hint_and_a_stub_speaks_for_itself():
     assert failure(lambda: require([], "nothing there")) == "nothing there"
 
 
+def test_whoever_misses_np_is_told_of_xp():
+    def miss(name):
+        with doing("the mean"):
+            raise NameError(f"name '{name}' is not defined")
+
+    assert "np = xp(x)" in failure(lambda: miss("np"))
+    assert "xp" not in failure(lambda: miss("target"))
+
+
 def test_a_refusal_is_a_runtime_error_and_no_stub():
     def refuse(error):
         raise error

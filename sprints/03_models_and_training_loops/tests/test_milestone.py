@@ -14,6 +14,7 @@ import shared
 from course.oracles import check, check_names, doing, refusal, require
 from shared import nn, optim
 from shared.nn import functional as F
+from shared.ops.cross_entropy import cross_entropy_formula
 from shared.training import accuracy, evaluate, train_one_epoch
 
 STROKES = [[1.0, 1, 0, 0], [0, 0, 1.0, 1], [1.0, 0, 1, 0], [0, 1.0, 0, 1], [1.0, 0, 0, 1], [0, 1.0, 1, 0]]
@@ -163,7 +164,10 @@ def test_cross_entropy_has_the_value_and_the_gradient_p_minus_y_computed_by_hand
         z.grad.tolist(),
         (p - one_hot) / 2,
         {
-            "p − y, not divided by the batch size": p - one_hot,
+            "p − y alone: the argument grad was left out. Multiply by it; for a mean it carries the 1/B already": p
+            - one_hot,
+            "a division by the batch size as well as by grad, which for a mean carries the 1/B already": (p - one_hot)
+            / 4,
             "y − p: the sign is turned": (one_hot - p) / 2,
             "p alone: the one-hot target is not subtracted": p / 2,
             "a division by the number of elements instead of rows": (p - one_hot) / 6,
@@ -194,10 +198,21 @@ def test_cross_entropy_has_the_value_and_the_gradient_p_minus_y_computed_by_hand
         z.grad.tolist(),
         (p - one_hot) * [[1], [10]],
         {
+            "a division by the batch size in the place of grad. Multiply by grad alone: it carries the 1/B of a mean, "
+            "and here the factor of each row's loss": (p - one_hot) / 2,
             "a gradient that forgets its grad: each row counts as the loss does that is computed from it": p - one_hot,
             "grad added to p before y is subtracted": p * [[1], [10]] - one_hot,
         },
     )
+    single = np.array([[2, 1, 0], [-2, 1, 0]], dtype="float32")
+    with doing("cross_entropy_formula of float32 logits (2, 3)"):
+        results = cross_entropy_formula(single, np.array(target))
+    for name, result in zip(("losses", "log-probabilities"), results, strict=True):
+        require(
+            result.dtype == single.dtype,
+            f"the {name} of float32 logits are {result.dtype}: the dtype stays that of the logits, or every array "
+            "after them takes twice the memory. An array made without a dtype, and a cast, widen it",
+        )
     # A coin with ten sides: ln 10, whatever the labels.
     check(
         "the loss of ten equal logits",
@@ -208,11 +223,18 @@ def test_cross_entropy_has_the_value_and_the_gradient_p_minus_y_computed_by_hand
 
 def test_cross_entropy_survives_logits_of_a_thousand():
     rows = shared.tensor([[1000.0, 999], [-1000, -1001]])
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), doing("log_softmax of logits of ±1000"):
         pair = F.log_softmax(rows, dim=1).tolist()
+        alone = F.log_softmax(rows[1:], dim=1).tolist()[0]
+        far = F.log_softmax(shared.tensor([[1000, 0, -1000.0]]), dim=1).tolist()[0]
     require(
         np.isfinite(pair[0]).all(),
         f"log_softmax of (1000, 999) gives {pair[0]}: exp(1000) overflows. Subtract the row's maximum before exp.",
+    )
+    require(
+        np.isfinite(alone).all(),
+        f"log_softmax of (−1000, −1001) gives {alone}: every exp of the row is 0, and so is their sum. What is "
+        "subtracted before exp is the row's largest number itself, −1000, not the largest |x|.",
     )
     require(
         np.isfinite(pair[1]).all(),
@@ -220,13 +242,24 @@ def test_cross_entropy_survives_logits_of_a_thousand():
         "maximum for all rows every exp of this row is 0. Each row needs its own.",
     )
     check("log_softmax of both rows: only differences count", pair, [[-0.3133, -1.3133]] * 2)
+    require(
+        np.isfinite(far).all(),
+        f"log_softmax of (1000, 0, −1000) gives {far}: a probability was rounded to 0 before the log. Never compute "
+        "softmax and log apart; the logarithm of a quotient is a difference, (x − m) − log Σ exp(x − m).",
+    )
+    check("log_softmax of (1000, 0, −1000)", far, [0, -1000, -2000], tolerance=1e-2)
     z = shared.tensor([[1000, 0, -1000], [1000, 0, -1000.0]], requires_grad=True)
-    with doing("one loss per row"):
+    with np.errstate(all="ignore"), doing("one loss per row"):
         loss = F.cross_entropy(z, shared.tensor([2, 0]), reduction="none")
+    overflow = not np.isfinite(loss.tolist()[1])  # of class 0, whose probability is 1
     require(
         np.isfinite(loss.tolist()).all(),
-        f"logits of ±1000 give the losses {loss.tolist()}: exp(1000) overflows float32. "
-        "Subtract the row's maximum before exp.",
+        f"logits of ±1000 give the losses {loss.tolist()}: "
+        + (
+            "exp(1000) overflows float32. Subtract the row's maximum before exp."
+            if overflow
+            else "a probability was rounded to 0 before the log. Never compute softmax and log apart."
+        ),
     )
     check(
         "the losses for targets 2 and 0",
@@ -487,7 +520,7 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
     ):
         paths = [path for path, _ in tree.named_modules()]
     check_names(
-        "the paths of all modules",
+        "the paths of all modules (`again` is a second name of the layer inner.0, and a module comes once)",
         paths,
         ["", "inner", "inner.0", "inner.1", "output"],
         {
@@ -505,6 +538,12 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
                 "output",
             ],
             "a dot after an empty path": ["", ".inner", ".inner.0", ".inner.1", ".output"],
+            "a dot after an empty path, and a module that comes once for each of its two paths": [
+                *("", ".inner", ".inner.0", ".inner.1", ".again", ".output")
+            ],
+            "paths that lack the parent's, and a module that comes once for each of its two paths": [
+                *("", "inner", "0", "1", "again", "output")
+            ],
             "children before their parents": ["inner.0", "inner.1", "inner", "output", ""],
             "the module itself left out": ["inner", "inner.0", "inner.1", "output"],
         },
@@ -518,7 +557,7 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
     ):
         names = [name for name, _ in tree.named_parameters()]
     check_names(
-        "the names of all parameters",
+        "the names of all parameters (output.weight is inner.0.weight, and a parameter comes once)",
         names,
         ["scale", "inner.0.weight", "output.bias"],
         {
@@ -536,16 +575,43 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
             "a dot after an empty path": [".scale", "inner.0.weight", "output.bias"],
         },
     )
-    for what, actual, expected in (
-        ("recurse=False", tree.named_parameters(recurse=False), ["scale"]),
-        ("prefix='net'", tree.named_parameters("net"), ["net.scale", "net.inner.0.weight", "net.output.bias"]),
+    for what, actual, expected, mistakes in (
+        ("recurse=False", tree.named_parameters(recurse=False), ["scale"], {}),
+        ("prefix='net'", tree.named_parameters("net"), ["net.scale", "net.inner.0.weight", "net.output.bias"], {}),
+        (
+            "prefix='net' and recurse=False",
+            tree.named_parameters("net", recurse=False),
+            ["net.scale"],
+            {"a prefix that only the recursion puts in front": ["scale"]},
+        ),
         (
             "remove_duplicate=False",
             tree.named_parameters(remove_duplicate=False),
             ["scale", "inner.0.weight", "again.weight", "output.weight", "output.bias"],
+            {},
         ),
     ):
-        check_names(f"the names with {what}", [name for name, _ in actual], expected, {})
+        check_names(f"the names with {what}", [name for name, _ in actual], expected, mistakes)
+    memo: set[nn.Module] = set()
+    visited = {module for _, module in tree.named_modules(memo)}
+    require(
+        memo == visited,
+        f"a memo that the caller hands in holds afterwards the {len(visited)} modules that came, but this one holds "
+        f"{len(memo)}: `memo or set()` takes an empty set for None and fills another one",
+    )
+    for what, options in (("", {}), (" and remove_duplicate=False", {"remove_duplicate": False})):
+        check_names(
+            f"the paths with a memo that holds `inner`{what}: it is passed over, with all below it",
+            [path for path, _ in tree.named_modules({tree.inner}, **options)],
+            ["", "again", "output"],
+            {
+                "a memo that is not looked at": ["", "inner", "inner.0", "inner.1", "output"],
+                "a memo that is not looked at unless duplicates are removed": [
+                    *("", "inner", "inner.0", "inner.1", "again", "output")
+                ],
+                "the children of a module that is passed over": ["", "inner.0", "inner.1", "output"],
+            },
+        )
     check_names("the names of the buffers", [name for name, _ in tree.named_buffers()], ["count"], {})
     require(dict(tree.named_parameters())["output.bias"] is tree.output.bias, "a name must come with its own parameter")
 
@@ -589,19 +655,24 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
         ),
         ("of a wider network", network(hidden=7).state_dict(), ["0.weight", "0.bias", "2.1.weight"]),
     ):
-        with doing(f"loading a state dict {what}"):
+        with doing(
+            f"loading a state dict {what}",
+            {"": "copy_or_refuse refuses what does not fit with a RuntimeError, and with no other exception."},
+        ):
             message = refusal(lambda wrong=wrong: new.load_state_dict(wrong))
         require(message, f"a state dict {what} was accepted: it has to be refused with a RuntimeError")
-        missed = [name for name in named if name not in message]
-        require(
-            not missed,
-            f"the refusal of a state dict {what} does not name {' and '.join(missed)}, though every key counts. "
-            f"It says:\n{message}",
-        )
         require(
             new(strokes).tolist() == expected,
             f"a state dict {what} was refused, and yet loaded in part: copy nothing before all complaints are known",
         )
+        missed = [name for name in named if name not in message]
+        errors = " Every sentence in `errors` belongs in the message." if "wider" in what else ""
+        require(
+            not missed,
+            f"the refusal of a state dict {what} does not name {' and '.join(missed)}, though every key counts."
+            f"{errors} It says:\n{message}",
+        )
+        require("Sequential" in message, f"the refusal does not name the model's class, Sequential. It says:\n{message}")
     with doing("loading a state dict without two of its keys, strict=False"):
         new.load_state_dict({k: v for k, v in other.items() if "bias" not in k}, strict=False)
     require((new[0].weight == other["0.weight"]).all(), "with strict=False the keys that fit have to be copied")
