@@ -80,7 +80,7 @@ TENSORS = (
     "under create_graph=True the gradient and what was saved are Tensors, whose operations are recorded. Operators and "
     "methods that both have serve arrays and Tensors; functions of NumPy do not"
 )
-NO_AXES = "There it is a Tensor, and over no axes at all, axis=(), a Tensor sums everything where NumPy sums nothing"
+NO_AXES = "a Tensor sums everything over no axes at all, axis=(), where NumPy sums nothing"
 EXPLAINED = {  # what an error on the way back is a sign of: its text, and after @ the functions it went through
     "None.*@.*/_accumulate(/|$)": "the first gradient of a leaf found .grad to be None: there is nothing to add it to "
     "yet, and it becomes .grad itself",
@@ -98,6 +98,8 @@ EXPLAINED = {  # what an error on the way back is a sign of: its text, and after
     "retain_graph=True",
     r"positional argument|unexpected keyword": "a function does not take the arguments that it is called with. Is the "
     "signature as it was given?",
+    "'(int|float|list|tuple)' object has no attribute 'array'": "an operation of shared was given a number or a list. "
+    "In shared/ops/reduce.py sum, max, min, all and any are operations of that module, not Python's",
     "ZeroDivision": "it divided by a number of elements that is 0",
     r"call numpy\(\)|does not require grad|not have been used": "an array was computed where a Tensor is needed: "
     f"{TENSORS}",
@@ -320,15 +322,18 @@ def test_broadcast_gradients_are_summed_back():
             (slope,) = shared.autograd.grad((d * d).sum(), m, create_graph=True)
             demand(
                 slope.shape == m.shape,
-                f"{what}: under create_graph=True the gradient of a tensor of shape {tuple(m.shape)} came out with "
-                f"shape {tuple(slope.shape)}. {NO_AXES}",
+                f"{what}: under create_graph=True, where it is a Tensor, the gradient of a tensor of shape "
+                f"{tuple(m.shape)} came out with shape {tuple(slope.shape)}. Is it this: {NO_AXES}?",
             )
             (bend,) = shared.autograd.grad(slope.sum(), m)
         except NotImplementedError:
             raise
         except Exception as error:
-            summed = "unbroadcast" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-            pytest.fail(explained(what, error, TENSORS) + f". {NO_AXES}" * summed)
+            if "unbroadcast" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]:
+                pytest.fail(
+                    f"{what}: unbroadcast, given a Tensor, ended in an error. Is it this: {NO_AXES}? It says: {error}"
+                )
+            pytest.fail(explained(what, error, TENSORS))
         compare(what, bend, right)
     for full, shape in (((4, 2), (4, 3)), ((4, 1), (4, 2)), ((4, 2), (3, 4, 2)), ((4, 2), (3, 1))):
         refused(
