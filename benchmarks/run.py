@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-WORKLOADS = ("tiny_add", "tiny_chain", "mlp_step", "adam_step")
+WORKLOADS = ("tiny_add", "tiny_chain", "mlp_step", "cnn_step", "conv_layer", "max_pool", "adam_step")
 
 
 def describe(name: str) -> tuple[str, float]:
