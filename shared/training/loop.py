@@ -106,8 +106,8 @@ def train_one_epoch(
     the gradient of its own batch alone, whatever was in `.grad` before. The means are of each batch before its step,
     while the model changes: `RunningMeans` of what `measure` returns for it, each batch with its `batch_size`. A
     loss that is not finite raises FloatingPointError, before it reaches the parameters: `check_finite`, with the
-    batch's number, from 1, and `epoch`. `after_batch`, if given, is called after each batch. A loader without a
-    batch is a ValueError, which `RunningMeans` raises.
+    batch's number, counted from 1, and `epoch`. `after_batch`, if given, is called at the end of each batch, after
+    its step. A loader without a batch is a ValueError, which `RunningMeans` raises.
 
     >>> import shared
     >>> model = shared.nn.Linear(1, 1, bias=False)
@@ -217,7 +217,7 @@ def measure(loss: Tensor, outputs: Tensor, targets: Tensor, metrics: Metrics | N
 
 
 def batch_size(targets: Any) -> int:
-    """How many examples a batch has."""
+    """How many examples a batch has; its targets may be a tuple or list of tensors, one for each output."""
     return len(targets[0] if isinstance(targets, (tuple, list)) else targets)
 
 

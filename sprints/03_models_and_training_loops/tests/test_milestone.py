@@ -6,6 +6,7 @@ Those on optimizers are in test_optimizers.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -466,7 +467,8 @@ def test_evaluation_switches_dropout_off_counts_every_example_once_and_switches_
     )
     require(
         [call["rows"] for call in model.calls] == [4, 2],
-        f"each batch passes through the model once, but batches of {[c['rows'] for c in model.calls]} rows did",
+        f"each batch passes through the model once, but batches of {[c['rows'] for c in model.calls]} rows did"
+        + (": is `return` indented so far that it ends the loop?" if len(model.calls) == 1 else ""),
     )
     require(all(not call["training"] for call in model.calls), "evaluate ran the model in train mode, with dropout")
     require(all(not call["graph"] for call in model.calls), "evaluate recorded a graph: no_grad() is missing")
@@ -491,6 +493,7 @@ def test_evaluation_switches_dropout_off_counts_every_example_once_and_switches_
         tolerance=1e-3,
     )
     check("the accuracy", measured["accuracy"], 0.5)
+    check_pairs(lambda loader, loss_fn: evaluate(model, loader, loss_fn)["loss"], "evaluate", model)
     model.eval()
     evaluate(model, loader, loss_fn)
     require(not model.training, "evaluate was given a model in eval mode and handed it back in train mode")
@@ -672,7 +675,7 @@ def test_a_state_dict_carries_a_network_over_and_refuses_what_does_not_fit():
             f"the refusal of a state dict {what} does not name {' and '.join(missed)}, though every key counts."
             f"{errors} It says:\n{message}",
         )
-        require("Sequential" in message, f"the refusal does not name the model's class, Sequential. It says:\n{message}")
+        require("Sequential" in message, f"the refusal does not name the class, Sequential. It says:\n{message}")
     with doing("loading a state dict without two of its keys, strict=False"):
         new.load_state_dict({k: v for k, v in other.items() if "bias" not in k}, strict=False)
     require((new[0].weight == other["0.weight"]).all(), "with strict=False the keys that fit have to be copied")
@@ -684,10 +687,10 @@ def test_an_epoch_starts_every_step_from_fresh_gradients():
     # Descent by hand, in NumPy: two steps with the gradient of each batch alone, or piling up.
     x, one_hot = np.array(STROKES), np.eye(3)[LABELS]
 
-    def by_hand(piling_up: bool = False, stale: float = 0.0):
+    def by_hand(piling_up: bool = False, stale: float = 0.0, steps: int = 2):
         weight, bias = templates().weight.detach().numpy().astype(float), np.array([0, 1, 0.0])
         total_w, total_b, losses = np.tile(x.sum(0) * stale, (3, 1)), np.full(3, 6.0 * stale), []
-        for rows in (slice(0, 4), slice(4, 6)):
+        for rows in (slice(0, 4), slice(4, 6))[:steps]:
             z = x[rows] @ weight.T + bias
             p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
             losses += list(-np.log((p * one_hot[rows]).sum(1)))
@@ -706,18 +709,24 @@ def test_an_epoch_starts_every_step_from_fresh_gradients():
     model.calls.clear()
     model.eval()
     ticks = []
-    with doing("train_one_epoch"):
+    with doing("train_one_epoch", {"'tqdm'": "The bar is drawn by `fit`, through after_batch: this loop has none."}):
         measured = train_one_epoch(
-            model, loader, nn.CrossEntropyLoss(), optimizer, {"accuracy": accuracy}, after_batch=lambda: ticks.append(1)
+            model,
+            loader,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            {"accuracy": accuracy},
+            after_batch=lambda: ticks.append(model.linear.weight.tolist()),
         )
     require(
         isinstance(measured, dict) and set(measured) == {"loss", "accuracy"},
         f"train_one_epoch returns a dict with the loss and every metric by name, not {measured}",
     )
-    require(len(ticks) == 2, f"after_batch is called once after each of the two batches, not {len(ticks)} times")
+    passed = [call["rows"] for call in model.calls]
     require(
-        [call["rows"] for call in model.calls] == [4, 2],
-        f"each batch passes through the model once, in order, but {[c['rows'] for c in model.calls]} rows did",
+        passed == [4, 2],
+        f"each batch passes through the model once, in order, but batches of {passed} rows did"
+        + (": is `return` indented so far that it ends the loop?" if passed == [4] else ""),
     )
     require(
         all(call["training"] for call in model.calls),
@@ -745,17 +754,71 @@ def test_an_epoch_starts_every_step_from_fresh_gradients():
         {"the mean of the batch means": (np.mean(losses[:4]) + np.mean(losses[4:])) / 2},
         tolerance=1e-3,
     )
-    # A loss that is not finite must not reach the weights.
-    before = model.linear.weight.tolist()
+    # A loss that is not finite, in the second batch of two, must not reach the weights.
+    optimizer.param_groups[0]["lr"] = 0.0
+    told = ""
     try:
-        train_one_epoch(model, loader, lambda z, y: nn.CrossEntropyLoss()(z, y) * math.nan, optimizer)
-        stopped = False
-    except FloatingPointError:
-        stopped = True
-    require(stopped, "a loss that is NaN was trained on: check_finite() raises a FloatingPointError")
+        train_one_epoch(
+            model,
+            loader,
+            lambda z, y: nn.CrossEntropyLoss()(z, y) * (math.nan if len(y) == 2 else 1.0),
+            optimizer,
+            epoch=3,
+        )
+    except FloatingPointError as error:
+        told = str(error)
+    require(told, "a loss that is NaN was trained on: check_finite() raises a FloatingPointError")
     require(
-        model.linear.weight.tolist() == before,
+        np.isfinite(model.linear.weight.tolist()).all(),
         "a loss that is NaN reached the weights before it was found: check_finite() belongs before the step",
+    )
+    require(
+        "epoch 3" in told and "batch 2" in told,
+        "the loss of the second batch was NaN, in an epoch that the caller numbers 3, but the error speaks of another: "
+        + ("batches are counted from 1, not from 0. " if "batch 1" in told else "")
+        + ("`epoch` is handed on to check_finite. " if "epoch 3" not in told else "")
+        + f"It says:\n{told}",
+    )
+    check_pairs(
+        lambda loader, loss_fn: train_one_epoch(model, loader, loss_fn, optimizer)["loss"], "train_one_epoch", model
+    )
+    # What is called after a batch: once, and when the step is done.
+    require(len(ticks) == 2, f"after_batch is called once after each of the two batches, not {len(ticks)} times")
+    check(
+        "the weight at the first call of after_batch",
+        ticks[0],
+        by_hand(steps=1)[0],
+        {
+            "a call before the step, where a schedule would set the rate of this batch: after_batch comes last": (
+                templates().weight.tolist()
+            )
+        },
+        tolerance=1e-3,
+    )
+
+
+def check_pairs(mean_loss: Callable[..., float], name: str, model: nn.Module) -> None:
+    """Each batch has two tensors of targets, as for a network with two outputs: examples are counted all the same."""
+    x, y = shared.tensor(STROKES), shared.tensor(LABELS)
+    loader = [(x[:4], (y[:4], y[:4])), (x[4:], (y[4:], y[4:]))]
+
+    def loss_fn(z, targets):
+        return F.cross_entropy(z, targets[0])
+
+    with shared.no_grad():
+        each = F.cross_entropy(model.linear(x), y, reduction="none").tolist()
+    with doing(f"{name} on batches whose targets are a pair of tensors"):
+        mean = mean_loss(loader, loss_fn)
+    check(
+        f"the mean loss that {name} returns for batches of 4 and 2 whose targets are a pair of tensors",
+        mean,
+        np.mean(each),
+        {
+            "len(targets), which is 2 for each of these batches: batch_size(targets) counts the examples": (
+                np.mean(each[:4]) + np.mean(each[4:])
+            )
+            / 2
+        },
     )
 
 

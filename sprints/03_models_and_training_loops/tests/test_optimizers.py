@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -32,13 +32,18 @@ def check_formula_runs(name: str, step: Callable[[], object]) -> None:
         require(name in called, f"the step did not run {name} in your reference.py, but {sorted(called) or 'a twin'}")
 
 
-def valley_path(make, steps: int) -> list[list[float]]:
-    """The weights after each step from (0, 0) in the valley of note 04."""
+FALLING = (1.0, 1.0, 0.1, 0.1)  # the factors of a schedule that changes the learning rate on the way
+
+
+def valley_path(make, steps: int, schedule: Sequence[float] | None = None) -> list[list[float]]:
+    """The weights after each step from (0, 0) in the valley of note 04; a schedule has a factor of lr for each."""
     rows = shared.tensor([[2, 0], [0, 0.4], [1, 0.2], [1, 0.2], [1, 0.2], [1, 0.2]])
     y = shared.tensor([0, 1, 0.5, 0.5, 0.5, 0.5])
     w = shared.zeros(2, requires_grad=True)
     optimizer, path = make([w]), []
-    for _ in range(steps):
+    rate = optimizer.param_groups[0]["lr"]
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (schedule[step] if schedule else 1.0)
         optimizer.zero_grad()
         ((rows @ w - y) ** 2).mean().backward()
         optimizer.step()
@@ -152,6 +157,26 @@ def test_sgd_with_momentum_follows_the_path_computed_by_hand():
             {"a decay added to .grad itself, `grad += …`; make a new array, `grad = grad + …`": [1.5, -1.5]},
         )
     check_single_number(lambda w: optim.SGD(w, lr=0.25, momentum=0.9), [0.875, 0.6375])
+
+    def falling(inside: bool) -> np.ndarray:
+        """A learning rate that falls: outside the velocity, as in the docstring, or inside."""
+
+        def update(t, g, memory):
+            rate = 0.25 * FALLING[t - 1]
+            memory["m"] = 0.9 * memory.get("m", 0) + (rate * g if inside else g)
+            return -memory["m"] if inside else -rate * memory["m"]
+
+        return reference_path(update, 4)
+
+    check(
+        "the path with momentum 0.9 and a learning rate that falls to a tenth after two steps",
+        valley_path(lambda w: optim.SGD(w, lr=0.25, momentum=0.9), 4, FALLING),
+        falling(inside=False),
+        {
+            "the learning rate inside the velocity, b ← μ b + η g and p ← p − b, which keeps the old rate of old "
+            "gradients": falling(inside=True)
+        },
+    )
 
 
 def moments(gradients, beta1=0.9, beta2=0.999, steps=None, mean=None, square=None) -> tuple[np.ndarray, np.ndarray]:
@@ -284,15 +309,20 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
     )
     check("its first two steps by hand", path[:2], [[0.1, 0.1], [0.1948, 0.1993]])
 
-    def rmsprop(momentum=0.0, centered=False, decay=0.0, root=True, keep=0.99):
+    def rmsprop(
+        momentum=0.0, centered=False, decay=0.0, root=True, keep=0.99, eps=1e-8, under=0.0, schedule=None, inside=False
+    ):
         def update(t, g, memory):
+            rate = 0.1 * (schedule[t - 1] if schedule else 1)
             g = g + decay * memory.get("w", np.zeros(2))
             memory["s"] = keep * memory.get("s", 0) + 0.01 * g**2
             memory["a"] = 0.99 * memory.get("a", 0) + 0.01 * g
             scale = memory["s"] - memory["a"] ** 2 if centered else memory["s"]
-            memory["b"] = momentum * memory.get("b", 0) + g / ((np.sqrt(scale) if root else scale) + 1e-8)
-            memory["w"] = memory.get("w", np.zeros(2)) - 0.1 * memory["b"]
-            return -0.1 * memory["b"]
+            step = g / ((np.sqrt(scale + under) if root else scale) + eps)
+            memory["b"] = momentum * memory.get("b", 0) + (rate * step if inside else step)
+            change = -memory["b"] if inside else -rate * memory["b"]
+            memory["w"] = memory.get("w", np.zeros(2)) + change
+            return change
 
         return reference_path(update, 4)
 
@@ -334,6 +364,27 @@ def test_adam_and_rmsprop_scale_each_coordinate_by_its_own_history():
             path = valley_path(lambda w, options=options: optim.RMSprop(w, lr=0.1, **options), 4)
         wanted = {{"weight_decay": "decay"}.get(name, name): value for name, value in options.items()}
         check(f"RMSprop's path {what}", path, rmsprop(**wanted), mistakes)
+    # A large ε shows where it stands.
+    for centered, mean in ((False, "v"), (True, "v − a²")):
+        check(
+            f"RMSprop's path with eps = 1{' and centered=True' if centered else ''}, where d = √({mean}) + ε",
+            valley_path(lambda w, c=centered: optim.RMSprop(w, lr=0.1, eps=1.0, centered=c), 4),
+            rmsprop(centered=centered, eps=1.0),
+            {
+                f"ε inside the root, √({mean} + ε)": rmsprop(centered=centered, eps=0.0, under=1.0),
+                "no ε": rmsprop(centered=centered),
+                "ε inside the root and outside": rmsprop(centered=centered, eps=1.0, under=1.0),
+            },
+        )
+    check(
+        "RMSprop's path with momentum 0.9 and a learning rate that falls to a tenth after two steps",
+        valley_path(lambda w: optim.RMSprop(w, lr=0.1, momentum=0.9), 4, FALLING),
+        rmsprop(momentum=0.9, schedule=FALLING),
+        {
+            "the learning rate inside the velocity, b ← μ b + η g / d and p ← p − b, which keeps the old rate of old "
+            "gradients": rmsprop(momentum=0.9, schedule=FALLING, inside=True)
+        },
+    )
     w = shared.ones(2, requires_grad=True)
     optimizer = optim.RMSprop([w], weight_decay=0.5)
     w.grad = shared.tensor([1.0, -2.0])

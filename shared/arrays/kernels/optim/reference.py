@@ -32,7 +32,8 @@ def sgd(
     p ← p − η b                  or, with Nesterov's look-ahead, p ← p − η (g + μ b)
 
     λ is `weight_decay`, μ `momentum`, d `dampening`. Without `buf` there is no second line, and p ← p − η g.
-    The arrays `param` and `buf` themselves are changed, and `grad` is not. The first step has b = g: the caller
+    The arrays `param` and `buf` themselves are changed, and `grad` is not. η, which a schedule may change from step
+    to step, stays out of b. The first step has b = g: the caller
     passes zeros as `buf` and no dampening.
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
     equations 1–4, in PyTorch's form, which keeps η out of the velocity.
@@ -195,7 +196,8 @@ def rmsprop(
     p ← p − η g / d              or, with momentum, b ← μ b + g / d and p ← p − η b
 
     v is the array `square_avg`, a `grad_avg` or None, b `buf` or None, λ `weight_decay`, μ `momentum`. `param` and
-    the arrays that are given are changed themselves, and `grad` is not.
+    the arrays that are given are changed themselves, and `grad` is not. ε, `eps`, stands outside the root, and η,
+    which a schedule may change from step to step, outside b.
 
     Source: Tieleman and Hinton, "Neural networks for machine learning", lecture 6e, 2012; centred: Graves,
     "Generating sequences with recurrent neural networks", 2013, equations 38–45, with ε outside the root.
