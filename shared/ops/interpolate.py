@@ -83,12 +83,19 @@ class ResampleInput(Function):
         self.dim, self.size, self.parts = dim, size, parts
 
     def forward(self, grad):
-        out = xp(grad).zeros((*grad.shape[: self.dim], self.size, *grad.shape[self.dim + 1 :]), grad.dtype)
+        module, before = xp(grad), (slice(None),) * self.dim
+        out = module.zeros((*grad.shape[: self.dim], self.size, *grad.shape[self.dim + 1 :]), grad.dtype)
         for places, weight in self.parts:
-            used, starts = np.unique(places, return_index=True)  # places do not fall: equal ones are neighbours
-            used, starts = (xp(grad).asarray(i) for i in (used, starts))
-            sums = xp(grad).add.reduceat(_weighted(grad, weight, self.dim), starts, axis=self.dim)
-            out[(*(slice(None),) * self.dim, used)] += sums
+            weighted = _weighted(grad, weight, self.dim)
+            # The first use of each element, then the second of those that have one, …: none twice at a time.
+            uses = np.arange(len(places)) - np.searchsorted(places, places)
+            for use in range(uses.max() + 1):
+                chosen = np.flatnonzero(uses == use)
+                part = module.take(weighted, module.asarray(chosen), axis=self.dim)
+                if len(chosen) == self.size:
+                    out += part
+                else:
+                    out[(*before, module.asarray(places[chosen]))] += part
         return out
 
     def backward(self, grad):
