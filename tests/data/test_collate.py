@@ -113,6 +113,23 @@ def test_what_comes_out_by_hand():
     assert images.tolist() == [[[0, 0]], [[1, 1]]] and labels.dtype == shared.int64 and names == ("x", "y")
 
 
+@pytest.mark.parametrize(
+    "batch, dtype",
+    [([1, 2.5], "float64"), ([2.5, 1], "float64"), ([True, 2], "int64"), ([np.float32(1), np.float32(2)], "float32")],
+)
+def test_numbers_of_several_kinds_keep_their_values(batch, dtype):
+    assert default_collate(batch).tolist() == batch and default_collate(batch).dtype == np.dtype(dtype)
+
+
+def test_strings_of_numpy_stay_a_list_as_in_pytorch_and_huge_ints_are_refused():
+    words = [np.str_("a"), np.str_("b")]
+    assert default_collate(words) == words
+    with pytest.raises(TypeError, match="no dtype holds these numbers"):
+        default_collate([10**30, 1])
+    theirs = pytest.importorskip("torch.utils.data")
+    assert theirs.default_collate(words) == words
+
+
 def test_a_container_that_cannot_be_rebuilt_becomes_a_plain_one():
     class Table(dict):
         def __init__(self):
