@@ -167,8 +167,7 @@ def test_cross_entropy_has_the_value_and_the_gradient_p_minus_y_computed_by_hand
         {
             "p − y alone: the argument grad was left out. Multiply by it; for a mean it carries the 1/B already": p
             - one_hot,
-            "a division by the batch size as well as by grad, which for a mean carries the 1/B already": (p - one_hot)
-            / 4,
+            "a division by the batch size as well: grad carries the 1/B of the mean already": (p - one_hot) / 4,
             "y − p: the sign is turned": (one_hot - p) / 2,
             "p alone: the one-hot target is not subtracted": p / 2,
             "a division by the number of elements instead of rows": (p - one_hot) / 6,
@@ -271,7 +270,12 @@ def test_cross_entropy_survives_logits_of_a_thousand():
     )
     loss.sum().backward()
     require(np.isfinite(z.grad.tolist()).all(), f"the loss is finite but its gradient is not: {z.grad.tolist()}")
-    check("the gradient p − y", z.grad.tolist(), [[1, 0, -1], [0, 0, 0]])
+    check(
+        "the gradient p − y of the sum of both losses",
+        z.grad.tolist(),
+        [[1, 0, -1], [0, 0, 0]],
+        {"a division by the batch size, which only a mean asks for, and then by grad": [[0.5, 0, -0.5], [0, 0, 0]]},
+    )
     shifted = [
         F.cross_entropy(shared.tensor([[2 + c, 1 + c, c]]), shared.tensor([0])).item() for c in (0.0, 80.0, -90.0)
     ]

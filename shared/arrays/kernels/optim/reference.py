@@ -33,8 +33,7 @@ def sgd(
 
     λ is `weight_decay`, μ `momentum`, d `dampening`. Without `buf` there is no second line, and p ← p − η g.
     The arrays `param` and `buf` themselves are changed, and `grad` is not. η, which a schedule may change from step
-    to step, stays out of b. The first step has b = g: the caller
-    passes zeros as `buf` and no dampening.
+    to step, stays out of b. The first step has b = g: the caller passes zeros as `buf` and no dampening.
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
     equations 1–4, in PyTorch's form, which keeps η out of the velocity.
 
