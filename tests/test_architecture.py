@@ -18,7 +18,19 @@ from course.sprints import ROOT, Sprint, all_notebooks, load_sprint, load_sprint
 SHARED = ROOT / "shared"
 # The one deliberate knot, tied at the end of tensor.py: Tensor's methods call operations, which make Tensors.
 KNOT = ("shared.tensor", "shared.ops")
-HEAVY = ("numba", "scipy", "matplotlib", "sklearn", "pooch", "tqdm", "safetensors", "cupy", "torch", "pandas", "tensorboardX")
+HEAVY = (
+    "numba",
+    "scipy",
+    "matplotlib",
+    "sklearn",
+    "pooch",
+    "tqdm",
+    "safetensors",
+    "cupy",
+    "torch",
+    "pandas",
+    "tensorboardX",
+)
 
 
 def module_name(path: Path) -> str:

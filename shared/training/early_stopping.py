@@ -51,7 +51,7 @@ class EarlyStopping(Callback):
         self.best_weights: dict[str, Any] | None = None
 
     @property
-    def stop(self) -> bool:
+    def stop(self) -> bool:  # type: ignore[override]
         """True when the patience is used up."""
         return self.epoch - self.best_epoch >= self.patience
 

@@ -43,7 +43,7 @@ class LRScheduler:
         self.base_lrs = [number(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         if not hasattr(optimizer, "_has_schedule"):  # only steps since the first schedule count, as in PyTorch
-            optimizer._has_schedule, optimizer._opt_called = True, False
+            optimizer._has_schedule, optimizer._opt_called = True, False  # type: ignore[attr-defined]
         self._initial_step()
 
     def _initial_step(self) -> None:

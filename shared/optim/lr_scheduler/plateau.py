@@ -74,7 +74,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown_counter = 0
         self.num_bad_epochs = 0
 
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
         """Looks at an epoch's number, and lowers the rates where it is time to."""
         if epoch is not None:
             warn_that_epoch_is_deprecated()
