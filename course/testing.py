@@ -294,7 +294,8 @@ def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[st
         text = ""
     if text:
         report.sections.append(("Where to look", text))
-    own = [(file, line) for file, line in frames if Path(file).is_relative_to(workspace.folder)]
-    if own:
-        report.place = f"{workspace.show(Path(own[-1][0]))}:{own[-1][1]}"  # type: ignore[attr-defined]
+    for file, line in reversed(frames):
+        if _blamed(workspace, mine, [(file, line)]):  # the learner's innermost line, not a line copied around it
+            report.place = f"{workspace.show(Path(file))}:{line}"  # type: ignore[attr-defined]
+            break
     report.exercises = [exercise.key for exercise in blamed]  # type: ignore[attr-defined]
