@@ -2,7 +2,7 @@
 
 Their inputs: sprint.toml, metrics.json and tests/mutants.* of every sprint, course/map.toml and
 benchmarks/results/*.json. A generated part stands between `<!-- generated:NAME -->` and `<!-- generated:end -->`;
-MILESTONES.md and progress/*.md are generated whole.
+MILESTONES.md, progress/*.md and the sprints' tests/BUGS.md are generated whole.
 """
 
 from __future__ import annotations
@@ -313,9 +313,9 @@ def generate(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
         except (CourseError, KeyError, ValueError) as error:
             trouble.append(str(error) if isinstance(error, CourseError) else f"{where}: {error!r}")
 
-    def page(path: Path, make: Any) -> None:
+    def page(path: Path, make: Any, source: Any) -> None:
         try:
-            files[path] = make(sprints)
+            files[path] = make(source)
         except CourseError as error:
             trouble.append(str(error))
 
@@ -325,6 +325,8 @@ def generate(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
             tables |= {"exercises": scoreboard.exercise_table, "mutants": scoreboard.bug_table}
         named = {name: functools.partial(make, sprint) for name, make in tables.items()}
         parts(sprint.folder / "README.md", **named)
+        if sprint.exercises:
+            page(sprint.folder / "tests" / "BUGS.md", lambda sprint: f"{WHOLE}\n{scoreboard.bug_page(sprint)}", sprint)
     parts(
         root / "README.md",
         sprints=lambda: sprint_table(sprints),
@@ -333,9 +335,9 @@ def generate(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
         speed=lambda: speed_table(root),
     )
     parts(root / "sprints" / "README.md", map=lambda: course_map(sprints))
-    page(root / "MILESTONES.md", milestones_page)
-    page(root / "progress" / "skills.md", skills_page)
-    page(root / "progress" / "backlog.md", backlog_page)
+    page(root / "MILESTONES.md", milestones_page, sprints)
+    page(root / "progress" / "skills.md", skills_page, sprints)
+    page(root / "progress" / "backlog.md", backlog_page, sprints)
     return files, list(dict.fromkeys(trouble))
 
 

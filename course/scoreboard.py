@@ -47,27 +47,46 @@ def exercise_table(sprint: Sprint) -> str:
 
 
 def bug_table(sprint: Sprint) -> str:
-    """The scoreboard of the sprint's mutants: the misconception, and what the failing test says."""
-    board = mutants.board(sprint)
-    listed = mutants.load(sprint)
-    killed = sum(bool(board[mutant.name]["killed_by"]) for mutant in listed)
-    rows = ["| Exercise | Misconception | What the failing test says |", "|---:|---|---|"]
-    for mutant in listed:
-        said = board[mutant.name]["said"] or "**survives**"
-        rows.append(f"| {mutant.exercise.number} | {cell(mutant.misconception)} | {cell(said)} |")
+    """The scoreboard of the sprint's mutants, per exercise; what they are stands apart, for it gives things away."""
+    listed, killed = _bugs(sprint)
+    rows = ["| | Exercise | Classic bugs caught |", "|---:|---|---:|"]
+    for exercise in sprint.exercises:
+        own = [mutant.name for mutant in listed if mutant.exercise == exercise]
+        rows.append(f"| {exercise.number} | {cell(exercise.title)} | {len(killed & {*own})} of {len(own)} |")
+    rows.append(f"| | **All** | **{len(killed)} of {len(listed)}** |")
     return "\n".join(
         [
-            f"{killed} of {len(listed)} classic bugs are caught, each by a test whose message names the mistake: "
-            f"[tests/mutants.toml](tests/mutants.toml) has them, `course mutants {sprint.label}` tries them all.",
-            "",
-            "<details><summary>The bugs, and what the tests say to each. It gives things away: write your own version "
-            "first.</summary>",
-            "",
             *rows,
             "",
-            "</details>",
+            "Each is caught by a test whose message names the mistake. [tests/BUGS.md](tests/BUGS.md) lists them with "
+            "what the tests say, and gives things away: write your own version first. "
+            f"`course mutants {sprint.label}` tries them all.",
         ]
     )
+
+
+def bug_page(sprint: Sprint) -> str:
+    """tests/BUGS.md: each mutant's misconception, and what the failing test says."""
+    board, (listed, killed) = mutants.board(sprint), _bugs(sprint)
+    lines = [
+        f"# Classic bugs of Sprint {sprint.label}",
+        "",
+        f"{len(killed)} of {len(listed)} small wrong versions of the sprint's exercises are caught, each by a test "
+        "whose message names the mistake. The changes themselves are in [mutants.toml](mutants.toml).",
+    ]
+    for exercise in sprint.exercises:
+        lines += ["", f"## {exercise.number} {exercise.title}", ""]
+        lines += ["| Misconception | What the failing test says |", "|---|---|"]
+        for mutant in (mutant for mutant in listed if mutant.exercise == exercise):
+            said = cell(board[mutant.name]["said"]) or "**survives**"
+            lines.append(f"| {cell(mutant.misconception)} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def _bugs(sprint: Sprint) -> tuple[list[mutants.Mutant], set[str]]:
+    """(the sprint's mutants, the names of those that are killed)"""
+    board, listed = mutants.board(sprint), mutants.load(sprint)
+    return listed, {mutant.name for mutant in listed if board[mutant.name]["killed_by"]}
 
 
 def course_table(sprints: list[Sprint]) -> str:
@@ -76,10 +95,11 @@ def course_table(sprints: list[Sprint]) -> str:
     for sprint in sprints:
         if not sprint.exercises:
             continue
-        board, listed = mutants.board(sprint), mutants.load(sprint)
-        killed = sum(bool(board[mutant.name]["killed_by"]) for mutant in listed)
+        listed, killed = _bugs(sprint)
         functions = sum(len(exercise.targets) for exercise in sprint.exercises)
         hours = sum(exercise.minutes for exercise in sprint.exercises) / 60
         title = f"[{sprint.label} {sprint.title}](sprints/{sprint.folder.name}/README.md#exercises)"
-        rows.append(f"| {title} | {len(sprint.exercises)} | {functions} | {hours:.1f} | {killed} of {len(listed)} |")
+        rows.append(
+            f"| {title} | {len(sprint.exercises)} | {functions} | {hours:.1f} | {len(killed)} of {len(listed)} |"
+        )
     return "\n".join(rows)
