@@ -32,22 +32,10 @@ def _workspace() -> Workspace:
     return workspace
 
 
-def _place(workspace: Workspace, exercise: Exercise) -> str:
-    """`workspace/shared/autograd.py:214`, for each file of the exercise its first function."""
-    places: dict[str, int] = {}
-    for part in workspace.parts(exercise):
-        places.setdefault(workspace.show(workspace.file(part.module)), part.line)
-    return "\n".join(f"{path}:{line}" if line else path for path, line in places.items())
-
-
 def _to_write(workspace: Workspace, exercise: Exercise) -> str:
     """`workspace/shared/autograd.py:214`, where the first function that is still a stub stands."""
     part = next(part for part in workspace.parts(exercise) if part.state == STUB)
     return f"{workspace.show(workspace.file(part.module))}:{part.line}"
-
-
-def _places(workspace: Workspace, exercise: Exercise) -> str:
-    return _place(workspace, exercise).replace("\n", ", ")
 
 
 def start(sprints: list[Sprint]) -> None:
@@ -68,7 +56,7 @@ def start(sprints: list[Sprint]) -> None:
         for exercise in new:
             effort = f"{difficulty(exercise.difficulty)}  {exercise.minutes} min"
             console.print(f"\n{exercise.number}  [bold]{escape(exercise.title)}[/]  {effort}; read {exercise.note}")
-            console.print(Padding(_place(workspace, exercise), (0, 3)), soft_wrap=True)
+            console.print(Padding("\n".join(workspace.places(exercise)), (0, 3)), soft_wrap=True)
     if begun:
         first = begun[0]
         number = f"{first.sprint:02d} {first.number}"
@@ -204,7 +192,7 @@ def _print_verdicts(console: Console, certificate: Certificate, workspace: Works
     console.print("[bold]Exercises[/], each among right versions of the others\n", table, sep="\n")
     if failing:
         one = failing.exercise
-        places = failing.place or ", ".join(_places(workspace, one).split("\n"))
+        places = failing.place or ", ".join(workspace.places(one))
         console.print(f"\n[bold]{one.label}, {escape(one.title)}[/] ({places})")
         console.print(Padding(escape(failing.message.strip()), (0, 2)))
         console.print(

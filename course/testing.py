@@ -20,7 +20,7 @@ from .preflight import IMPORT_SECONDS, Problem, problems
 from .sprints import ROOT, CourseError, Exercise, Sprint, find_folder, load_sprint, load_sprints
 from .workspace import STUB, WRITTEN, Workspace
 
-VARIABLE, EXCEPTIONS = "SHARED_WORKSPACE", "SHARED_REFERENCE"
+VARIABLE, EXCEPTIONS = "SHARED_WORKSPACE", "SHARED_REFERENCE"  # as in shared.overlay, which must not be imported yet
 LIMIT = 10.0
 
 
@@ -187,18 +187,10 @@ def judged(item: pytest.Item) -> list[Exercise]:
     return [exercise for exercise in sprint.exercises if ids & set(exercise.milestones)]
 
 
-def _place(workspace: Workspace, exercise: Exercise) -> str:
-    """`workspace/shared/autograd.py:214`, for the first function of the exercise that is there."""
-    parts = workspace.parts(exercise)
-    part = next((part for part in parts if part.line), parts[0])
-    line = f":{part.line}" if part.line else ""
-    return workspace.show(workspace.file(part.module)) + line
-
-
 def _advice(workspace: Workspace, exercise: Exercise) -> str:
     folder = find_folder(f"{exercise.sprint:02d}").name
     return (
-        f"{exercise.label}, {exercise.title} ({_place(workspace, exercise)})\n"
+        f"{exercise.label}, {exercise.title} ({', '.join(workspace.places(exercise))})\n"
         f"    read sprints/{folder}/{exercise.note}; a hint: course hint {exercise.sprint:02d} {exercise.number}"
     )
 

@@ -93,11 +93,11 @@ def serve(processes: int) -> None:
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()  # a child that collects garbage would otherwise copy every page of what was imported
-    running: dict[Any, _Run] = {}
+    running: dict[Any, Run] = {}
     try:
         while jobs or running:
             while jobs and len(running) < processes:
-                one = _Run(jobs.pop(0))
+                one = Run(jobs.pop(0))
                 running[one.key] = one
             for key, one in list(running.items()):
                 if one.ended():
@@ -109,7 +109,7 @@ def serve(processes: int) -> None:
             one.kill()
 
 
-class _Run:
+class Run:
     """A job under way."""
 
     def __init__(self, job: Job):

@@ -218,7 +218,7 @@ class Learner:
             options=(*job.options, "-p", "course.grading.seal"),
             limit=min(job.limit, left),
         )
-        one = warm._Run(job)
+        one = warm.Run(job)
         while not one.ended():
             time.sleep(0.005)
         try:
@@ -403,7 +403,7 @@ def reference(label: str, limit: float) -> dict[str, Any]:
     tests = [f"sprints/{sprint.folder.name}/tests/{milestone.test}" for milestone in sprint.milestones]
     key = secrets.token_hex(16)
     options = ("--reference", "-p", "course.grading.seal")
-    one = warm._Run(warm.Job(label, tuple(tests), {"COURSE_SEAL": key}, options, limit))
+    one = warm.Run(warm.Job(label, tuple(tests), {"COURSE_SEAL": key}, options, limit))
     while not one.ended():
         time.sleep(0.01)
     result = one.result()
