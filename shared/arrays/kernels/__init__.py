@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import pkgutil
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from shared.overlay import learners_file
 
-FAMILIES = ("conv", "optim", "pool")
+FAMILIES = tuple(sorted(room.name for room in pkgutil.iter_modules(__path__) if room.ispkg))
 
 
 @functools.cache
