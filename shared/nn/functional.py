@@ -12,7 +12,6 @@ from shared.ops.activation import (
     hardswish,
     hardtanh,
     leaky_relu,
-    log_softmax,
     logsigmoid,
     mish,
     prelu,
@@ -20,8 +19,6 @@ from shared.ops.activation import (
     relu6,
     selu,
     silu,
-    softmax,
-    softmin,
     softplus,
     softsign,
 )
@@ -55,6 +52,7 @@ from shared.ops.pool import (
 )
 from shared.ops.reduce import norm
 from shared.ops.shape import pad
+from shared.ops.softmax import log_softmax, softmax, softmin
 from shared.tensor import Tensor
 
 __all__ = [

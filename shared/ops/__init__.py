@@ -2,7 +2,7 @@
 
 from types import ModuleType as _ModuleType
 
-from shared.ops.activation import log_softmax, relu, softmax
+from shared.ops.activation import relu
 from shared.ops.arithmetic import add, atan2, div, floor_divide, mul, pow, remainder, sub
 from shared.ops.comparison import (
     allclose,
@@ -152,6 +152,7 @@ from shared.ops.shape import (
     unsqueeze,
     view,
 )
+from shared.ops.softmax import log_softmax, softmax
 
 # The same operations under PyTorch's second names.
 absolute, clip, concat, concatenate = abs, clamp, cat, cat

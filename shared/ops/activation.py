@@ -1,13 +1,11 @@
-"""Activation functions, each with its own gradient, and softmax and log-softmax.
+"""Activation functions, each with its own gradient.
 
-`sigmoid`, `tanh` and `erf` are with the other elementwise operations.
+`sigmoid`, `tanh` and `erf` are with the other elementwise operations, softmax is in a file of its own.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 from shared.arrays import dtypes
@@ -25,7 +23,7 @@ INV_SQRT_2_PI = 1 / math.sqrt(2 * math.pi)
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
-def _math(x: Any) -> Any:
+def math_of(x: Any) -> Any:
     """Where `exp`, `tanh`, `where` … for `x` are: a backward written with it can itself be differentiated."""
     return elementwise if isinstance(x, Tensor) else xp(x)
 
@@ -38,16 +36,12 @@ def in_float32(function: Function, *inputs: Tensor) -> Tensor:
     return cast(function(*[cast(x, dtypes.float32) for x in inputs]), dtype)
 
 
-def _sum(x: Any, dim: int) -> Any:
-    return x.sum(dim, keepdim=True) if isinstance(x, Tensor) else x.sum(axis=dim, keepdims=True)
-
-
 def require_tensor(name: str, role: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}(): argument '{role}' must be Tensor, not {type(value).__name__}")
 
 
-def _require_floating(name: str, input: Tensor) -> None:
+def require_floating(name: str, input: Tensor) -> None:
     require_tensor(name, "input", input)
     if not dtypes.is_floating(input.array.dtype):
         raise NotImplementedError(
@@ -88,7 +82,7 @@ class LeakyRelu(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        return _math(grad).where(x > 0, grad, grad * self.slope)
+        return math_of(grad).where(x > 0, grad, grad * self.slope)
 
 
 class Elu(Function):
@@ -106,7 +100,7 @@ class Elu(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        ops = _math(grad)
+        ops = math_of(grad)
         slope = self.alpha * ops.exp(ops.where(x <= 0, x, 0))
         return grad * self.scale * ops.where(x <= 0, slope, 1)
 
@@ -125,7 +119,7 @@ class Hardtanh(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        return _math(grad).where((x > self.low) & (x < self.high), grad, 0)
+        return math_of(grad).where((x > self.low) & (x < self.high), grad, 0)
 
 
 # ---------------------------------------------------------------- smooth ones
@@ -148,7 +142,7 @@ class Softplus(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        ops = _math(grad)
+        ops = math_of(grad)
         z = x * self.beta
         return grad * ops.where(z > self.threshold, 1, (ops.tanh(z * 0.5) + 1) * 0.5)
 
@@ -164,7 +158,7 @@ class Silu(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        sigmoid = (_math(x).tanh(x * 0.5) + 1) * 0.5
+        sigmoid = (math_of(x).tanh(x * 0.5) + 1) * 0.5
         return grad * sigmoid * (1 + x * (1 - sigmoid))
 
 
@@ -179,7 +173,7 @@ class Gelu(Function):
 
     def backward(self, grad):
         (x,) = self.saved
-        density = _math(x).exp(x * x * -0.5) * INV_SQRT_2_PI
+        density = math_of(x).exp(x * x * -0.5) * INV_SQRT_2_PI
         return grad * (_normal_cdf(x) + x * density)
 
 
@@ -201,125 +195,16 @@ class GeluTanh(Function):
     def backward(self, grad):
         (x,) = self.saved
         squared = x * x
-        tanh = _math(x).tanh(SQRT_2_OVER_PI * x * (1 + 0.044715 * squared))
+        tanh = math_of(x).tanh(SQRT_2_OVER_PI * x * (1 + 0.044715 * squared))
         inner_slope = SQRT_2_OVER_PI * (1 + 3 * 0.044715 * squared)
         return grad * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * inner_slope)
-
-
-# ---------------------------------------------------------------- softmax
-
-
-def softmax_formula(x: Any, dim: int) -> Any:
-    """exp(x) / Σ exp(x) along `dim` of an array; the maximum is taken out first: nothing can overflow."""
-    e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
-    e /= e.sum(axis=dim, keepdims=True)
-    return e
-
-
-def log_softmax_formula(x: Any, dim: int) -> Any:
-    """x − log Σ exp(x) along `dim` of a raw array: a new array of its shape and dtype, and x stays unchanged.
-
-    Finite for finite x of any size: each row's maximum is taken out first, so that nothing can overflow and the sum
-    is 1 or more, and softmax and logarithm are not computed apart, since a probability may round to 0.
-    """
-    shifted = x - x.max(axis=dim, keepdims=True)
-    total = xp(x).exp(shifted).sum(axis=dim, keepdims=True)
-    shifted -= xp(x).log(total)
-    return shifted
-
-
-class Softmax(Function):
-    """eˣ / Σ eˣ along a dimension; ∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ − yⱼ)"""
-
-    twice = True
-
-    def __init__(self, dim: int):
-        self.dim = dim
-
-    def forward(self, x):
-        out = softmax_formula(x, self.dim) if x.size else x.copy()
-        self.saved = (out,)
-        return out
-
-    def backward(self, grad):
-        (y,) = self.saved
-        return y * (grad - _sum(grad * y, self.dim))
-
-
-class LogSoftmax(Function):
-    """x − log Σ eˣ along a dimension; ∂yᵢ/∂xⱼ = δᵢⱼ − e^yⱼ"""
-
-    twice = True
-
-    def __init__(self, dim: int):
-        self.dim = dim
-
-    def forward(self, x):
-        out = log_softmax_formula(x, self.dim) if x.size else x.copy()
-        self.saved = (out,)
-        return out
-
-    def backward(self, grad):
-        (y,) = self.saved
-        return grad - _math(y).exp(y) * _sum(grad, self.dim)
-
-
-def _softmax_dim(name: str, input: Tensor, dim: int | None) -> int:
-    if dim is None:
-        dim = 0 if input.ndim in (0, 1, 3) else 1
-        warnings.warn(
-            f"{name}: Implicit dimension choice for {name} has been deprecated. Change the call to "
-            "include dim=X "
-            f"as an argument (dim={dim} was taken).",
-            stacklevel=3,
-        )
-    return normalize_dim(dim, input.ndim)
-
-
-def _along(function: Callable[[int], Function], name: str, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
-    if dtype is not None:
-        require_tensor(name, "input", input)
-        input = cast(input, dtype)
-    _require_floating(name, input)
-    dim = _softmax_dim(name, input, dim)
-    if input.ndim == 0:
-        return in_float32(function(0), input.reshape(1)).reshape(())
-    return in_float32(function(dim), input)
-
-
-def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """exp(input) / Σ exp(input) along `dim`: positive numbers that sum to 1. `dtype` casts the input first.
-
-    A slice of nothing but −inf gives NaN, as in PyTorch.
-
-    >>> import shared
-    >>> shared.softmax(shared.tensor([[0., 0.], [1000., -1000.]]), dim=1)
-    tensor([[0.5000, 0.5000],
-            [1.0000, 0.0000]])
-    """
-    return _along(Softmax, "softmax", input, dim, dtype)
-
-
-def log_softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """log(softmax(input, dim)), without leaving the logarithm: large differences stay finite.
-
-    >>> import shared
-    >>> shared.log_softmax(shared.tensor([0., -10000.]), dim=0).tolist()
-    [0.0, -10000.0]
-    """
-    return _along(LogSoftmax, "log_softmax", input, dim, dtype)
-
-
-def softmin(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
-    """softmax(−input)."""
-    return softmax(-input, dim, dtype=dtype)
 
 
 # ---------------------------------------------------------------- what users call
 
 
 def _apply(name: str, function: Function, input: Tensor, inplace: bool) -> Tensor:
-    _require_floating(name, input)
+    require_floating(name, input)
     result = in_float32(function, input)
     return assign(input, result) if inplace else result
 
@@ -395,7 +280,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """input · tanh(softplus(input)). Source: Misra (2019)."""
-    _require_floating("mish", input)
+    require_floating("mish", input)
     result = input * elementwise.tanh(softplus(input))
     return assign(input, result) if inplace else result
 

@@ -8,8 +8,9 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import elementwise
-from shared.ops.activation import in_float32, log_softmax, log_softmax_formula, require_tensor
+from shared.ops.activation import in_float32, require_tensor
 from shared.ops.loss import check_reduction, legacy_reduction, reduced
+from shared.ops.softmax import log_softmax, log_softmax_formula
 from shared.tensor import Tensor
 
 
