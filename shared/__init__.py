@@ -18,6 +18,10 @@ from shared import overlay as _overlay
 
 _overlay.install()  # first of all: it decides whose modules the imports below find
 
+from shared.arrays import memory as _memory  # isort: skip
+
+_memory.keep_freed_memory()
+
 from numpy import dtype
 
 # Infinities and NaN are values here as in PyTorch: NumPy's warnings about them are silenced for this package's
