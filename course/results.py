@@ -20,7 +20,7 @@ class Results:
     """Collects the metrics and figures of one script; `save()` merges them into results/metrics.json.
 
     `script` is the script's `__file__`; it lies in sprints/NN_name/results/. A later run of the same script
-    replaces all that this script measured before, and leaves other scripts' values alone.
+    replaces all that this script measured before (but see `save`), and leaves other scripts' values alone.
 
         results = Results(__file__, seed=0)
         results.metric("final_loss", 0.123, unit="nats")
@@ -80,8 +80,12 @@ class Results:
         plt.close(figure)
         return path
 
-    def save(self) -> Path:
-        """Merge what was recorded into metrics.json, in one atomic step, and return its path."""
+    def save(self, keep: str = "") -> Path:
+        """Merge what was recorded into metrics.json, in one atomic step, and return its path.
+
+        What this script measured before goes, except where its name begins with `keep`: a script whose long run
+        (`--full`) was not asked for this time leaves that run's numbers, with their date, in place.
+        """
         try:
             script = self.script.relative_to(self.folder).as_posix()
         except ValueError:
@@ -94,7 +98,11 @@ class Results:
             raise CourseError(
                 f"{self.path} is not valid JSON ({error}): delete it and run the scripts again."
             ) from None
-        kept = {name: entry for name, entry in kept.items() if entry.get("script") != script}
+        kept = {
+            name: entry
+            for name, entry in kept.items()
+            if entry.get("script") != script or (keep and name.startswith(keep))
+        }
         origin = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "script": script,

@@ -41,6 +41,23 @@ def test_metrics_are_merged_by_script(script: Path) -> None:
     assert set(json.loads(path.read_text())) == {"loss", "speed"}
 
 
+def test_a_short_run_may_keep_what_a_long_one_measured(script: Path) -> None:
+    long = Results(script, seed=0)
+    long.metric("loss", 0.5)
+    long.metric("steps", 10)
+    long.metric("full_loss", 0.25)
+    long.save()
+    short = Results(script, seed=1)
+    short.metric("loss", 0.75)
+    stored = json.loads(short.save(keep="full_").read_text())
+    assert {name: entry["value"] for name, entry in stored.items()} == {"loss": 0.75, "full_loss": 0.25}
+    assert stored["full_loss"]["seed"] == 0
+    again = Results(script, seed=2)
+    again.metric("full_loss", 0.125)
+    stored = json.loads(again.save(keep="full_").read_text())
+    assert {name: entry["value"] for name, entry in stored.items()} == {"full_loss": 0.125}
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [1], None, {}])
 def test_what_is_no_finite_number_is_refused(script: Path, value: object) -> None:
     with pytest.raises(ValueError, match="'loss'"):
