@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.arrays import dtypes, gemm
+from shared.arrays import dtypes
 from shared.arrays.kernels import conv as kernels
 from shared.arrays.kernels.windows import Windows
 from shared.autograd import Function
@@ -18,7 +18,7 @@ from shared.tensor import Tensor
 
 # Three operations, each made of the other two when it is differentiated: with G a gradient of conv(x, W), the number
 # Σ G · conv(x, W) has the derivative conv by G, conv_input by x and conv_weight by W (see kernels/conv/reference.py).
-# The three functions below take arrays or, where a gradient of the gradient is asked for, Tensors.
+# The functions below take arrays or, where a gradient of the gradient is asked for, Tensors.
 
 
 def _conv(x: Any, weight: Any, windows: Windows, groups: int) -> Any:
@@ -39,13 +39,8 @@ def _conv_weight(grad: Any, x: Any, windows: Windows, groups: int) -> Any:
     return kernels.conv_weight(grad, x, windows, groups)
 
 
-def _channel_sums(grad: Any) -> Any:
-    """The sum over images and positions, (N, O, *count) → (O,): the gradient of a bias."""
-    if isinstance(grad, Tensor):
-        return grad.sum(axis=(0, *range(2, grad.ndim)))
-    n, channels = grad.shape[:2]
-    rows = grad.reshape(n * channels, grad.size // max(n * channels, 1))
-    return gemm.row_sums(rows).reshape(n, channels).sum(axis=0)
+def _conv_bias(grad: Any) -> Any:
+    return grad.sum(axis=(0, *range(2, grad.ndim))) if isinstance(grad, Tensor) else kernels.conv_bias(grad)
 
 
 class Conv(Function):
@@ -67,7 +62,7 @@ class Conv(Function):
         x, weight = self.saved
         to_x = _conv_input(grad, weight, self.size, self.windows, self.groups) if self.needs[0] else None
         to_weight = _conv_weight(grad, x, self.windows, self.groups) if self.needs[1] else None
-        to_bias = _channel_sums(grad) if self.needs[2:] == [True] else None
+        to_bias = _conv_bias(grad) if self.needs[2:] == [True] else None
         return (to_x, to_weight, to_bias)[: len(self.needs)]
 
 
@@ -90,7 +85,7 @@ class ConvInput(Function):
         x, weight = self.saved
         to_x = _conv(grad, weight, self.windows, self.groups) if self.needs[0] else None
         to_weight = _conv_weight(x, grad, self.windows, self.groups) if self.needs[1] else None
-        to_bias = _channel_sums(grad) if self.needs[2:] == [True] else None
+        to_bias = _conv_bias(grad) if self.needs[2:] == [True] else None
         return (to_x, to_weight, to_bias)[: len(self.needs)]
 
 

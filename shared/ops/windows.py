@@ -51,7 +51,8 @@ def slide(
 ) -> Windows:
     """All windows that fit: ⌊(size + 2 · padding − dilation · (kernel_size − 1) − 1) / stride⌋ + 1 per dimension.
 
-    `ceil_mode` rounds up: a last window may go past the end, if it begins before it.
+    `ceil_mode` rounds up: a last window may go past the end, if it begins before it, that is, on the padding in
+    front or on the input, and not on the padding behind. Where nothing fits the count is 0 or less.
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 6.
 
     >>> slide((28, 28), (5, 5), (2, 2), (0, 0), (1, 1)).count

@@ -52,11 +52,15 @@ class EarlyStopping(Callback):
 
     @property
     def stop(self) -> bool:  # type: ignore[override]
-        """True when the patience is used up."""
+        """True when the patience is used up: `patience` epochs have come since the best one (epoch 0 before any)."""
         return self.epoch - self.best_epoch >= self.patience
 
     def step(self, value: float, model: Module) -> bool:
-        """Notes the next epoch's `value`, and the weights where it is the best; returns `stop`."""
+        """Notes the next epoch's `value`; returns `stop`.
+
+        `epoch` counts the calls. Where the value `is_better`, it becomes `best` (a float), its epoch `best_epoch`, and
+        with `restore_best` a copy of the model's state dict, which training will not change, `best_weights`.
+        """
         self.epoch += 1
         if self.is_better(float(value)):
             self.best, self.best_epoch = float(value), self.epoch
@@ -65,13 +69,13 @@ class EarlyStopping(Callback):
         return self.stop
 
     def is_better(self, value: float) -> bool:
-        """Whether `value` improves on the best by more than `min_delta`."""
+        """Whether `value` improves on `best` by more than `min_delta`, in the direction of `mode`; NaN never does."""
         if self.mode == "min":
             return value < self.best - self.min_delta
         return value > self.best + self.min_delta
 
     def restore(self, model: Module) -> None:
-        """Gives the model the weights, and buffers, of the best epoch."""
+        """Gives the model the weights, and buffers, of the best epoch; without any the model stays as it is."""
         if self.best_weights is not None:
             model.load_state_dict(self.best_weights)
 
@@ -84,7 +88,7 @@ class EarlyStopping(Callback):
         self.restore(model)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen; patience and the other settings stay those given at construction."""
+        """What was seen: "best", "best_epoch", "epoch", "best_weights". The settings are those given at construction."""
         return {name: getattr(self, name) for name in ("best", "best_epoch", "epoch", "best_weights")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

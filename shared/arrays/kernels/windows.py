@@ -47,7 +47,15 @@ class Windows:
         return math.prod(self.count)
 
     def padded(self, x: Any, value: Any = 0) -> Any:
-        """x (N, C, *size) with `value` around it wherever the windows go beyond its edges."""
+        """x (N, C, *size) with `value` around it: as much as `padding` says before it, after it what `reach` needs.
+
+        Where the windows leave elements over at the end these stay, and no `value` comes behind them. Without any
+        padding x itself may be returned.
+
+        >>> x = np.arange(1.0, 5.0).reshape(1, 1, 4)
+        >>> Windows(kernel_size=(3,), count=(3,), stride=(2,), padding=(1,), dilation=(1,)).padded(x)[0]
+        array([[0., 1., 2., 3., 4., 0., 0.]])
+        """
         high = [max(0, r - p - n) for r, p, n in zip(self.reach, self.padding, x.shape[2:], strict=True)]
         widths = [(0, 0), (0, 0), *zip(self.padding, high, strict=True)]
         return xp(x).pad(x, widths, constant_values=value) if any(map(any, widths)) else x
@@ -76,7 +84,14 @@ class Windows:
         return np.ndindex(*self.kernel_size)
 
     def where(self, offset: tuple[int, ...]) -> tuple:
-        """The index of the element `offset` of every window in a padded array (N, C, *…)."""
+        """The index of the element `offset` of every window in a padded array (N, C, *…), which gives (N, C, *count).
+
+        It is made of slices, so that the indexed part is a view and can be changed in place.
+
+        >>> padded, windows = np.arange(6.0).reshape(1, 1, 6), Windows((2,), (3,), (2,), (0,), (1,))
+        >>> padded[windows.where((0,))], padded[windows.where((1,))]        # first elements, second elements
+        (array([[[0., 2., 4.]]]), array([[[1., 3., 5.]]]))
+        """
         starts = [k * d for k, d in zip(offset, self.dilation, strict=True)]
         return (
             ...,

@@ -138,9 +138,11 @@ def warmup_cosine(
 ) -> LRScheduler:
     """Linear warm-up to the optimizer's rate in `warmup_steps` steps, then a cosine down to `eta_min` at `total_steps`.
 
-    The composition PyTorch's users write: a `SequentialLR` of `LinearLR` and `CosineAnnealingLR`. The first rate
-    is lr / (warmup_steps + 1), never zero. Source of the shape: Loshchilov and Hutter, "SGDR", 2017, equation 5,
-    after the warm-up of Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2.
+    The composition PyTorch's users write: a `SequentialLR` of `LinearLR` and `CosineAnnealingLR`. The rate rises by
+    lr / (warmup_steps + 1) with every step, beginning with that, never with zero; step `warmup_steps` has the whole
+    of it. Without a warm-up there is the cosine alone. Raises ValueError unless 0 <= warmup_steps < total_steps.
+    Source of the shape: Loshchilov and Hutter, "SGDR", 2017, equation 5, after the warm-up of Goyal et al.,
+    "Accurate, large minibatch SGD", 2017, section 2.2.
 
     >>> import shared
     >>> from shared.optim.lr_scheduler import rates

@@ -103,7 +103,11 @@ class OneCycleLR(LRScheduler):
         return rates
 
     def _phase(self) -> tuple[dict[str, Any], float]:
-        """The phase that the step is in, and the share of it that has passed."""
+        """The phase that the step `self.last_epoch` is in, and the share of it that has passed, 0 to 1.
+
+        `self._schedule_phases` has them in order. The first begins at step 0, each other where the one before it
+        ends: at its "end_step", the step at which its share is 1. Beyond the last end the last phase goes on.
+        """
         start = 0.0
         for phase in self._schedule_phases:
             if self.last_epoch <= phase["end_step"] or phase is self._schedule_phases[-1]:
@@ -112,7 +116,12 @@ class OneCycleLR(LRScheduler):
         return phase, (self.last_epoch - start) / (phase["end_step"] - start)
 
 
-def _cosine(start: float, end: float, share: float) -> float:
+def along_cosine(start: float, end: float, share: float) -> float:
+    """From `start`, where `share` is 0, to `end`, where it is 1: half a period of a cosine, level at both ends.
+
+    >>> [round(along_cosine(1.0, 0.0, share), 4) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    [1.0, 0.8536, 0.5, 0.1464, 0.0]
+    """
     return end + (start - end) / 2.0 * (math.cos(math.pi * share) + 1)
 
 
@@ -120,7 +129,7 @@ def _linear(start: float, end: float, share: float) -> float:
     return (end - start) * share + start
 
 
-_ANNEAL = {"cos": _cosine, "linear": _linear}
+_ANNEAL = {"cos": along_cosine, "linear": _linear}
 
 
 def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:

@@ -7,10 +7,10 @@ from typing import Any
 
 from shared.arrays.kernels import in_rows, select
 from shared.arrays.kernels.conv import reference
-from shared.arrays.kernels.conv.reference import col2im, im2col
+from shared.arrays.kernels.conv.reference import col2im, conv_bias, im2col
 from shared.arrays.kernels.windows import Windows
 
-__all__ = ["col2im", "conv", "conv_input", "conv_weight", "im2col"]
+__all__ = ["col2im", "conv", "conv_bias", "conv_input", "conv_weight", "im2col"]
 
 
 def _kernels(windows: Windows, *arrays: Any) -> ModuleType:

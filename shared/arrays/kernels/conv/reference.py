@@ -5,7 +5,8 @@ the O · count dot products are taken. K is short for the number of a window's e
 
 The result is linear in x and in weight. With G a gradient of the result, the number Σ G · conv(x, weight) has three
 derivatives: by G it is `conv`, by x it is `conv_input`, by weight `conv_weight`. So each is made of the other two
-when it is differentiated itself, and `conv_input` is also the transposed convolution.
+when it is differentiated itself, and `conv_input` is also the transposed convolution. `gemm.matmul` is the matrix
+product as `@` has it, of stacks of matrices too.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing", 2006,
 section 2; Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4.
@@ -25,6 +26,9 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 def im2col(x: Array, windows: Windows) -> Array:
     """Every window of every image as one column: (N, C, *size) → (N, C · K, L).
 
+    Row c · K + k has element k of channel c, column l window l; elements and windows count in reading order, the last
+    dimension fastest. Padding is 0. The result may share memory with x or not; x stays as it is.
+
     >>> import numpy as np
     >>> im2col(np.arange(4.0).reshape(1, 1, 4), Windows((3,), (2,), (1,), (0,), (1,)))[0]
     array([[0., 1.],
@@ -38,6 +42,9 @@ def im2col(x: Array, windows: Windows) -> Array:
 
 def col2im(columns: Array, size: tuple[int, ...], windows: Windows) -> Array:
     """Adds every column where `im2col` took it from: (N, C · K, L) → (N, C, *size); what fell on padding is lost.
+
+    It is the transpose of `im2col`, not its inverse: an element that lies in several windows gets their sum, one
+    that lies in none gets 0.
 
     >>> import numpy as np
     >>> col2im(np.ones((1, 3, 2)), (4,), Windows((3,), (2,), (1,), (0,), (1,)))[0]      # in how many windows?
@@ -88,3 +95,15 @@ def conv_weight(grad: Array, x: Array, windows: Windows, groups: int) -> Array:
     )
     product = gemm.matmul(grad, columns.swapaxes(1, 2))
     return product.reshape(outputs, channels, *windows.kernel_size)
+
+
+def conv_bias(grad: Array) -> Array:
+    """The gradient of `conv` by bias, (O,), from grad (N, O, *count): the sum over images and windows.
+
+    >>> import numpy as np
+    >>> conv_bias(np.ones((2, 3, 4, 4)))
+    array([32., 32., 32.])
+    """
+    n, outputs = grad.shape[:2]
+    rows = grad.reshape(n * outputs, grad.size // max(n * outputs, 1))
+    return gemm.row_sums(rows).reshape(n, outputs).sum(axis=0)
