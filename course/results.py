@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,11 @@ class Results:
         plt.close(figure)
         return path
 
-    def save(self, keep: str = "") -> Path:
+    def save(self, keep: Callable[[str], bool] | None = None) -> Path:
         """Merge what was recorded into metrics.json, in one atomic step, and return its path.
 
-        What this script measured before goes, except where its name begins with `keep`: a script whose long run
-        (`--full`) was not asked for this time leaves that run's numbers, with their date, in place.
+        What this script measured before goes, except the names for which `keep(name)` is true: a script whose long
+        run (`--full`) was not asked for this time leaves that run's numbers, with their date, in place.
         """
         try:
             script = self.script.relative_to(self.folder).as_posix()
@@ -101,7 +102,7 @@ class Results:
         kept = {
             name: entry
             for name, entry in kept.items()
-            if entry.get("script") != script or (keep and name.startswith(keep))
+            if entry.get("script") != script or (keep is not None and keep(name))
         }
         origin = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
