@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
+
+from shared.overlay import learners_file
 
 
 def require(holds: object, message: str) -> None:
@@ -21,8 +24,7 @@ def check(
 ) -> None:
     """Fail with `what`, both values, and the mistake among `mistakes` whose value `actual` has."""
     actual, expected = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
-    require(actual.shape == expected.shape, f"{what} has shape {actual.shape}, but {expected.shape} is expected")
-    if np.allclose(actual, expected, rtol=0, atol=tolerance):
+    if actual.shape == expected.shape and np.allclose(actual, expected, rtol=0, atol=tolerance):
         return
     hints = [
         name
@@ -30,6 +32,7 @@ def check(
         if np.shape(value) == actual.shape and np.allclose(actual, value, rtol=5e-3, atol=tolerance)
     ]
     looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
+    require(actual.shape == expected.shape, f"{what} has shape {actual.shape}, but {expected.shape} is expected{looks}")
     shown = [np.array2string(a, precision=4, suppress_small=False) for a in (actual, expected)]
     pytest.fail(f"{what}:\n{shown[0]}\nby hand:\n{shown[1]}{looks}", pytrace=False)
 
@@ -41,6 +44,25 @@ def check_names(what: str, actual: list[str], expected: list[str], mistakes: dic
     hints = [name for name, value in mistakes.items() if value == actual]
     looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
     pytest.fail(f"{what}:\n{actual}\nexpected:\n{expected}{looks}", pytrace=False)
+
+
+def check_formula_runs(family: str, name: str, call: Callable[[], Any]) -> Any:
+    """What `call` returns; it must run the learner's `name`, where they have this reference.py, and no compiled twin."""
+    called, file = set(), f"kernels/{family}/reference.py"
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.replace("\\", "/").endswith(file):
+            called.add(frame.f_code.co_name)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        result = call()
+    finally:
+        sys.setprofile(before)
+    if learners_file(f"shared.arrays.kernels.{family}.reference"):
+        require(name in called, f"{name} in your reference.py was not run, but {sorted(called) or 'a compiled twin'}")
+    return result
 
 
 @contextmanager

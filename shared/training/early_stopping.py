@@ -88,7 +88,7 @@ class EarlyStopping(Callback):
         self.restore(model)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen: "best", "best_epoch", "epoch", "best_weights". The settings are those given at construction."""
+        """What was seen: "best", "best_epoch", "epoch", "best_weights"; the settings are those it was made with."""
         return {name: getattr(self, name) for name in ("best", "best_epoch", "epoch", "best_weights")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ def test_another_mistake_gets_no_name_and_a_wrong_shape_is_told():
     assert "That is what" not in failure(lambda: check("the sum", 3.0, 1.0, {"twice the sum": 2.0}))
     assert "has shape (1,), but () is expected" in failure(lambda: check("the sum", [1.0], 1.0))
     assert "nan" in failure(lambda: check("the sum", np.nan, 1.0))
+    message = failure(lambda: check("the sum", [3.0], 3.0, {"a dimension that is kept": [3.0]}))
+    assert "has shape (1,), but () is expected" in message and "a dimension that is kept" in message
 
 
 def test_names_are_compared_in_order():
