@@ -7,6 +7,7 @@ image, or of several where an image has few of them; threads share the images.
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import numba
@@ -288,6 +289,13 @@ def _tasks(images: int, work: int) -> int:
     return min(_threads, images) if work >= PARALLEL_FROM else 1
 
 
+def _share(work, images, tasks):
+    """`share` for work that multiplies in SciPy's BLAS, as Numba does: it must be loaded to be told about threads."""
+    if tasks > 1:
+        importlib.import_module("scipy.linalg.cython_blas")
+    share(work, images, tasks, blas=True)
+
+
 def _together(images: int, tasks: int, length: int) -> int:
     """How many images one product takes."""
     return min(math.ceil(images / tasks), math.ceil(ENOUGH_COLUMNS / length))
@@ -308,7 +316,7 @@ def conv(x, weight, bias, windows, groups):
     out = np.empty((n, groups, outputs // groups, length), x.dtype)
     tasks = _tasks(n, n * matrix.size * length)
     images, numbers, together = _images(x), windows.in_three_dimensions, _together(n, tasks, length)
-    share(lambda t, a, b: _conv_piece(images[a:b], matrix, out[a:b], numbers, together), n, tasks)
+    _share(lambda t, a, b: _conv_piece(images[a:b], matrix, out[a:b], numbers, together), n, tasks)
     return out.reshape(n, outputs, *windows.count)
 
 
@@ -321,7 +329,7 @@ def conv_input(grad, weight, size, windows, groups):
     matrix = np.ascontiguousarray(matrix.swapaxes(1, 2))
     tasks = _tasks(n, n * matrix.size * length)
     images, numbers, together = _images(out), windows.in_three_dimensions, _together(n, tasks, length)
-    share(lambda t, a, b: _conv_input_piece(grad[a:b], matrix, images[a:b], numbers, together), n, tasks)
+    _share(lambda t, a, b: _conv_input_piece(grad[a:b], matrix, images[a:b], numbers, together), n, tasks)
     return out
 
 
@@ -332,7 +340,7 @@ def conv_weight(grad, x, windows, groups):
     tasks = _tasks(n, n * outputs * channels * windows.elements * length)
     out = np.zeros((tasks, groups, channels * windows.elements, outputs // groups), x.dtype)
     images, numbers, together = _images(x), windows.in_three_dimensions, _together(n, tasks, length)
-    share(lambda t, a, b: _conv_weight_piece(grad[a:b], images[a:b], out[t], numbers, together), n, tasks)
+    _share(lambda t, a, b: _conv_weight_piece(grad[a:b], images[a:b], out[t], numbers, together), n, tasks)
     return out.sum(axis=0).swapaxes(1, 2).reshape(outputs, channels, *windows.kernel_size)
 
 
