@@ -151,16 +151,34 @@ def speed_table(root: Path) -> str:
         report = json.loads(path.read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         parts.append(f"{report['machine']}; {threads(report['threads'])}; {versions}; {report['date']}.")
-        rows = ["| Workload | Ours | PyTorch | Ratio | Target | Spread |", "|---|---:|---:|---:|---:|---:|"]
+        rows = [
+            "| Workload | Ours | PyTorch | Ratio | Target | Quartiles | Peak memory, ours / PyTorch |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
         for row in report["rows"]:
             cells = [_cell(row["workload"]), milliseconds(row["ours_ms"]), milliseconds(row.get("torch_ms"))]
-            cells += [number(row.get(key)) for key in ("ratio", "target", "spread")]
+            cells += [number(row.get("ratio")), number(row.get("target")), "–".join(map(number, row["spread"]))]
+            cells.append(f"{row['ours_peak_mb']:.0f} / {row['torch_peak_mb']:.0f} MB")
             rows.append(f"| {' | '.join(cells)} |")
+        for row in report.get("planned", ()):
+            rows.append(f"| {_cell(row['workload'])} | not yet: Sprint {row['sprint']} | | | {row['target']:.2f} | | |")
         parts.append("\n".join(rows))
+        if found := report.get("openblas_coretype"):
+            parts.append(_coretype(found, report["rows"]))
     if not parts:
         return "No measurement has been committed yet: `make bench` makes one."
-    parts.append("Ratio = our time / PyTorch eager's time on the same machine: below 1 is faster.")
+    parts.append(
+        "Ratio = our time / PyTorch eager's time on the same machine, the median over pairs of runs: below 1 is faster."
+    )
     return "\n\n".join(parts)
+
+
+def _coretype(found: str, rows: list[dict]) -> str:
+    """What the variable that OpenBLAS obeys was, and what our times are with it."""
+    if found == "unset":
+        return "`OPENBLAS_CORETYPE`, found unset, stayed so."
+    times = "; ".join(f"{_cell(row['workload'])}: {milliseconds(row['as_found_ms'])}" for row in rows)
+    return f"Measured with `OPENBLAS_CORETYPE` unset. It was found as {found}, and with that our times are: {times}."
 
 
 def cost_table(root: Path) -> str:

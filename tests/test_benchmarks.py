@@ -46,7 +46,7 @@ def test_a_workload_that_fails_is_reported_with_its_error(monkeypatch):
 def test_a_row_compares_the_two_libraries_pair_by_pair(monkeypatch):
     times = {"shared": iter([1.0, 2.0, 9.0]), "torch": iter([2.0, 8.0, 10.0])}
 
-    def once(name, library, threads, seconds):
+    def once(name, library, threads, seconds, coretype=None):
         return {"cpu_ms": next(times[library]), "wall_ms": 0.0, "peak_mb": 1.0, "version": library}
 
     monkeypatch.setattr(run, "once", once)
@@ -54,3 +54,28 @@ def test_a_row_compares_the_two_libraries_pair_by_pair(monkeypatch):
     assert row["ratio"] == 0.5, "the median of 1/2, 2/8 and 9/10"
     assert row["ours_ms"] == 2.0 and row["torch_ms"] == 8.0
     json.dumps(row)
+
+
+def test_openblas_is_measured_by_its_own_choice_and_as_it_was_found(monkeypatch):
+    seen = []
+
+    def once(name, library, threads, seconds, coretype=None):
+        seen.append((library, coretype))
+        return {"cpu_ms": 2.0 if coretype else 1.0, "wall_ms": 0.0, "peak_mb": 1.0, "version": library}
+
+    monkeypatch.setattr(run, "once", once)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert run.compare("tiny_add", pairs=1, threads=1, seconds=0.0)["as_found_ms"] == 2.0
+    assert seen == [("shared", None), ("torch", None), ("shared", "Haswell")]
+    assert "OPENBLAS_CORETYPE" not in run.without_coretype()
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
+    assert "as_found_ms" not in run.compare("tiny_add", pairs=1, threads=1, seconds=0.0)
+
+
+def test_openblas_obeys_the_variable_that_a_run_is_given():
+    code = "import threadpoolctl, numpy; print([p.get('architecture') for p in threadpoolctl.threadpool_info()])"
+    if "openblas" not in run.blas_core():
+        pytest.skip("NumPy here does not use OpenBLAS")
+    env = run.without_coretype() | {run.CORETYPE: "Haswell"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert "Haswell" in done.stdout
