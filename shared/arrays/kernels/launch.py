@@ -1,0 +1,134 @@
+"""CUDA kernels for CuPy: compiled by NVRTC at their first use, kept on disk by CuPy, and started here.
+
+A family's cuda.py has its kernels as one text of CUDA C++, written for any floating dtype:
+
+- `T` is the type of the elements in memory. It converts to and from `A`, the type of the arithmetic: float, also for
+  float16 and bfloat16, or double. `I` is the type of an index: int, or long long for more than 2³⁰ elements.
+- A parameter is a pointer to `T`, long long for Python's int, double for its float, or a struct.
+- A kernel over elements walks through them by `for (I i = first(); i < size; i += step())`, so that any number of
+  blocks will do. A kernel over rows begins with `for (I row = blockIdx.x; row < rows; row += gridDim.x)`.
+- The number of threads is THREADS; `block_sum` and `block_max` combine one number of each of them in a fixed order.
+
+No header is included: the text compiles wherever NVRTC is, and with a C++ compiler in tests/cuda.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shared.arrays.device import xp
+
+THREADS = 256  # of a block
+MOST_BLOCKS = 8192  # beyond, threads take several elements or blocks several rows
+_WIDE_FROM = 1 << 30  # from here on the sum of an index and a step might not fit into an int
+
+PRELUDE = r"""
+#ifdef __CUDACC__
+__device__ inline unsigned short half_of(float v) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+    return bits;
+}
+__device__ inline float float_of(unsigned short bits) {
+    float v;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(bits));
+    return v;
+}
+#endif
+
+struct Half {  // float16
+    unsigned short bits;
+    Half() = default;
+    __device__ Half(float v) : bits(half_of(v)) {}
+    __device__ operator float() const { return float_of(bits); }
+};
+
+struct Brain {  // bfloat16: the upper half of a float
+    unsigned short bits;
+    Brain() = default;
+    __device__ Brain(float v) {
+        unsigned u = __float_as_uint(v);
+        bits = v == v ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : 0x7fc0;  // to the nearest, of two the even one
+    }
+    __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+};
+"""
+
+HELPERS = r"""
+__device__ inline I first() { return (I)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ inline I step() { return (I)gridDim.x * blockDim.x; }
+__device__ inline A infinity() { return (A)__int_as_float(0x7f800000); }
+__device__ inline A not_a_number() { return (A)__int_as_float(0x7fc00000); }
+
+// NaN is larger than all, as in PyTorch's maxima.
+__device__ inline A larger(A a, A b) { return a > b || a != a ? a : b; }
+
+struct Add { __device__ static A of(A a, A b) { return a + b; } };
+struct Larger { __device__ static A of(A a, A b) { return larger(a, b); } };
+
+// One number of each thread, combined as a tree whose shape is always the same; every thread gets the result.
+template <typename Combine> __device__ A block_all(A value) {
+    __shared__ A parts[THREADS];
+    parts[threadIdx.x] = value;
+    __syncthreads();
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) parts[threadIdx.x] = Combine::of(parts[threadIdx.x], parts[threadIdx.x + half]);
+        __syncthreads();
+    }
+    A result = parts[0];
+    __syncthreads();  // the next one writes to the same place
+    return result;
+}
+__device__ inline A block_sum(A value) { return block_all<Add>(value); }
+__device__ inline A block_max(A value) { return block_all<Larger>(value); }
+"""
+
+_TYPES = {
+    "float64": ("double", "double"),
+    "float32": ("float", "float"),
+    "float16": ("Half", "float"),
+    "bfloat16": ("Brain", "float"),
+}
+DTYPES = frozenset(_TYPES)  # the names of the dtypes kernels are compiled for
+
+
+def source(code: str, dtype: str, wide: bool = False) -> str:
+    """The whole text that is compiled for one dtype."""
+    element, arithmetic = _TYPES[dtype]
+    index = "long long" if wide else "int"
+    types = f"typedef {element} T;\ntypedef {arithmetic} A;\ntypedef {index} I;\n#define THREADS {THREADS}\n"
+    return PRELUDE + types + HELPERS + code
+
+
+class Kernels:
+    """The kernels in one text of CUDA C++, compiled for each dtype when it is first met."""
+
+    def __init__(self, code: str):
+        self.code = code
+        self._kernels: dict[tuple[str, np.dtype, bool], Any] = {}
+
+    def _kernel(self, name: str, like: Any, wide: bool) -> Any:
+        key = (name, like.dtype, wide)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            text = source(self.code, like.dtype.name, wide)
+            kernel = xp(like).RawModule(code=text, options=("--std=c++17",)).get_function(name)
+            self._kernels[key] = kernel
+        return kernel
+
+    def over(self, size: int, name: str, like: Any, *arguments: Any) -> None:
+        """Starts a kernel over `size` elements, compiled for the dtype of `like`; its last parameter is the size."""
+        blocks = min(-(-size // THREADS), MOST_BLOCKS)
+        self._kernel(name, like, size >= _WIDE_FROM)((blocks,), (THREADS,), (*arguments, size))
+
+    def rows(self, rows: int, name: str, like: Any, *arguments: Any) -> None:
+        """Starts a kernel whose blocks take a row at a time; `like`, an array of all rows, gives the dtype."""
+        kernel = self._kernel(name, like, like.size >= _WIDE_FROM)
+        kernel((min(rows, MOST_BLOCKS),), (THREADS,), (*arguments, rows))
+
+
+def struct(*numbers: int) -> np.ndarray:
+    """int32 numbers as one argument: what a kernel's parameter of a struct of ints is given by value."""
+    return np.array(numbers, np.int32).view(np.dtype([("numbers", np.int32, (len(numbers),))]))
