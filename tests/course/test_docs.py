@@ -106,34 +106,19 @@ def test_the_speed_table_shows_what_was_measured(repository: Path) -> None:
     assert "No measurement" in docs.speed_table(repository)
     folder = repository / "benchmarks" / "results"
     folder.mkdir(parents=True)
-    row = {
-        "workload": "x + y",
-        "ours_ms": 0.0025,
-        "torch_ms": 0.005,
-        "ratio": 0.5,
-        "target": 1.0,
-        "spread": 0.02,
-    }
-    alone = {
-        "workload": "alone",
-        "ours_ms": 3.0,
-        "torch_ms": None,
-        "ratio": None,
-        "target": None,
-        "spread": None,
-    }
-    report = {
-        "machine": "M",
-        "date": "2026-01-02",
-        "versions": {"numpy": "2"},
-        "threads": 2,
-        "rows": [row, alone],
-    }
+    row = {"workload": "x + y", "ours_ms": 0.0025, "torch_ms": 0.005, "ratio": 0.5, "target": 1.0}
+    row |= {"spread": [0.48, 0.53], "ours_peak_mb": 40.4, "torch_peak_mb": 250.0}
+    report = {"machine": "M", "date": "2026-01-02", "versions": {"numpy": "2"}, "threads": 2, "rows": [row]}
+    report |= {"planned": [{"workload": "GPT", "target": 0.6, "sprint": 9}], "openblas_coretype": "unset"}
     (folder / "m.json").write_text(json.dumps(report))
     table = docs.speed_table(repository)
     assert "M; 2 threads; numpy 2; 2026-01-02." in table
-    assert "| x + y | 2.5 µs | 5 µs | 0.50 | 1.00 | 0.02 |" in table
-    assert "| alone | 3.00 ms |  |  |  |  |" in table
+    assert "| x + y | 2.5 µs | 5 µs | 0.50 | 1.00 | 0.48–0.53 | 40 / 250 MB |" in table
+    assert "| GPT | not yet: Sprint 9 | | | 0.60 | | |" in table
+    assert "`OPENBLAS_CORETYPE`, found unset, stayed so." in table
+    report |= {"rows": [row | {"as_found_ms": 4.0}], "openblas_coretype": "Haswell"}
+    (folder / "m.json").write_text(json.dumps(report))
+    assert "It was found as Haswell, and with that our times are: x + y: 4.00 ms." in docs.speed_table(repository)
 
 
 def test_the_committed_pages_of_this_repository_are_fresh() -> None:
