@@ -43,6 +43,18 @@ from shared.nn.loss import (
     SmoothL1Loss,
 )
 from shared.nn.module import Module
+from shared.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+)
 from shared.nn.padding import (
     CircularPad1d,
     CircularPad2d,

@@ -39,6 +39,7 @@ from shared.ops.loss import (
     smooth_l1_loss,
 )
 from shared.ops.matmul import einsum, linear
+from shared.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from shared.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -62,6 +63,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -80,15 +82,19 @@ __all__ = [
     "fold",
     "gelu",
     "glu",
+    "group_norm",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "huber_loss",
+    "instance_norm",
     "interpolate",
     "kl_div",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
     "max_pool1d",
@@ -104,6 +110,7 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

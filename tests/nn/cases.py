@@ -440,6 +440,90 @@ add(
 for mode in ("reflect", "replicate", "circular"):
     add(f"pad {mode}", lambda F, x, mode=mode: F.pad(x, (1, 2, 2, 1), mode=mode), gaussians((2, 3, 4, 5)))
 
+# ---------------------------------------------------------------- normalisation
+
+CHANNELS = ((6, 3), (4, 3, 5), (2, 3, 4, 2), (2, 3, 2, 3, 2))
+
+
+def with_parameters(shape: tuple, *parameters: tuple, constants: int = 0) -> Callable:
+    """An input around 1, so that its mean matters; parameters; then vectors of channels, positive and constant."""
+
+    def make(rng: np.random.Generator) -> tuple:
+        rest = [Constant(rng.uniform(0.5, 2.0, shape[1])) for _ in range(constants)]
+        return (rng.normal(size=shape) * 2 + 1, *[rng.normal(size=p) for p in parameters], *rest)
+
+    return make
+
+
+for shape in CHANNELS:
+    vector, label = shape[1:2], str(shape).replace(" ", "")
+    add(
+        f"batch_norm {label}",
+        lambda F, x, w, b: F.batch_norm(x, None, None, w, b, True),
+        with_parameters(shape, vector, vector),
+    )
+    add(
+        f"batch_norm in evaluation {label}",
+        lambda F, x, w, b, mean, var: F.batch_norm(x, mean, var, w, b),
+        with_parameters(shape, vector, vector, constants=2),
+    )
+    if len(shape) > 2:
+        add(
+            f"instance_norm {label}",
+            lambda F, x, w, b: F.instance_norm(x, weight=w, bias=b),
+            with_parameters(shape, vector, vector),
+        )
+        add(f"local_response_norm {label}", lambda F, x: F.local_response_norm(x, 2, 0.3), with_parameters(shape))
+add("batch_norm no weight", lambda F, x: F.batch_norm(x, None, None, training=True, eps=0.1), normal(4, 3, 2))
+add(
+    "batch_norm weight alone",
+    lambda F, x, w: F.batch_norm(x, None, None, w, training=True),
+    with_parameters((4, 3, 2), (3,)),
+)
+add(
+    "batch_norm no weight in evaluation",
+    lambda F, x, mean, var: F.batch_norm(x, mean, var, eps=0.1),
+    with_parameters((4, 3, 2), constants=2),
+)
+add("batch_norm: constant", lambda F, x: F.batch_norm(x, None, None, training=True), fixed([[2.0, 1.0], [2.0, 3.0]]))
+add(
+    "batch_norm: infinite",
+    lambda F, x: F.batch_norm(x, None, None, training=True),
+    fixed([[NAN, 1.0, 2.0, INF], [1.0, 3.0, -1.0, 0.0], [2.0, -1.0, -INF, 2.0]]),
+)
+add(
+    "instance_norm in evaluation",
+    lambda F, x, mean, var: F.instance_norm(x, mean, var, use_input_stats=False),
+    with_parameters((4, 3, 2), constants=2),
+)
+for shape, groups in (((4, 6), 2), ((2, 4, 5), 4), ((2, 6, 4, 3), 3), ((3, 4, 2, 3, 2), 1)):
+    vector, label = shape[1:2], str(shape).replace(" ", "")
+    add(
+        f"group_norm {groups} {label}",
+        lambda F, x, w, b, groups=groups: F.group_norm(x, groups, w, b),
+        with_parameters(shape, vector, vector),
+    )
+add("group_norm no weight", lambda F, x: F.group_norm(x, 2, eps=0.1), normal(2, 4, 3))
+add("group_norm: empty", lambda F, x, w: F.group_norm(x, 2, w), with_parameters((0, 4, 3), (4,)))
+for shape, rows in (((5,), (5,)), ((4, 5), (5,)), ((2, 3, 4), (3, 4)), ((2, 3, 2, 2), (2, 2))):
+    label = f"{str(rows).replace(' ', '')} of {str(shape).replace(' ', '')}"
+    add(
+        f"layer_norm {label}",
+        lambda F, x, w, b, rows=rows: F.layer_norm(x, rows, w, b),
+        with_parameters(shape, rows, rows),
+    )
+    add(f"rms_norm {label}", lambda F, x, w, rows=rows: F.rms_norm(x, rows, w), with_parameters(shape, rows))
+add("layer_norm: rows of one", lambda F, x: F.layer_norm(x, (1,)), normal(3, 1))
+add("layer_norm no weight", lambda F, x: F.layer_norm(x, (3,), eps=0.1), normal(4, 3))
+add("layer_norm weight alone", lambda F, x, w: F.layer_norm(x, (3,), w), with_parameters((4, 3), (3,)))
+add("layer_norm bias alone", lambda F, x, b: F.layer_norm(x, (3,), None, b), with_parameters((4, 3), (3,)))
+add("layer_norm: empty", lambda F, x, w, b: F.layer_norm(x, (3,), w, b), with_parameters((0, 3), (3,), (3,)))
+add("rms_norm no weight", lambda F, x: F.rms_norm(x, (3,), eps=0.1), normal(4, 3))
+add("rms_norm: empty", lambda F, x, w: F.rms_norm(x, (3,), w), with_parameters((0, 3), (3,)))
+NOT_FINITE = [[NAN, 1.0, 2.0], [INF, 3.0, -1.0], [2.0, -INF, INF], [1.0, 2.0, 3.0]]
+add("layer_norm: infinite", lambda F, x: F.layer_norm(x, (3,)), fixed(NOT_FINITE))
+add("rms_norm: infinite", lambda F, x: F.rms_norm(x, (3,)), fixed(NOT_FINITE))
+
 BY_NAME = {case.name: case for case in FUNCTIONS}
 assert len(BY_NAME) == len(FUNCTIONS), "two cases have one name"
 
@@ -535,6 +619,27 @@ MODULES: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
     ("nn.Unfold((2, 3), dilation=1, padding=1, stride=2)", ((2, 3, 4, 5),)),
     ("nn.Fold((4, 5), (2, 3), stride=(2, 1))", ((2, 12, 6),)),
     ("nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))", ((2, 1, 6, 6),)),
+    ("nn.BatchNorm1d(3)", ((5, 3),)),
+    ("nn.BatchNorm1d(3, momentum=None)", ((4, 3, 5),)),
+    ("nn.BatchNorm2d(3)", ((4, 3, 2, 5),)),
+    ("nn.BatchNorm2d(3).eval()", ((4, 3, 2, 5),)),
+    ("nn.BatchNorm2d(3, 1e-3, 0.3, affine=False)", ((4, 3, 2, 5),)),
+    ("nn.BatchNorm2d(3, track_running_stats=False).eval()", ((4, 3, 2, 5),)),
+    ("nn.BatchNorm3d(2, bias=False)", ((2, 2, 2, 3, 2),)),
+    ("nn.InstanceNorm1d(3)", ((3, 5),)),
+    ("nn.InstanceNorm2d(3, affine=True, track_running_stats=True)", ((4, 3, 2, 5),)),
+    ("nn.InstanceNorm2d(3, affine=True, bias=False, track_running_stats=True).eval()", ((4, 3, 2, 5),)),
+    ("nn.InstanceNorm3d(2, momentum=0.3)", ((2, 2, 2, 3, 2),)),
+    ("nn.GroupNorm(2, 4)", ((3, 4, 5),)),
+    ("nn.GroupNorm(2, 4, affine=False)", ((3, 4),)),
+    ("nn.GroupNorm(1, 4, 1e-3, bias=False)", ((3, 4, 2, 2),)),
+    ("nn.LayerNorm(4)", ((2, 3, 4),)),
+    ("nn.LayerNorm((3, 4), 1e-3, bias=False)", ((2, 3, 4),)),
+    ("nn.LayerNorm([4], elementwise_affine=False)", ((2, 3, 4),)),
+    ("nn.RMSNorm(4)", ((2, 3, 4),)),
+    ("nn.RMSNorm((3, 4), 1e-3, False)", ((2, 3, 4),)),
+    ("nn.LocalResponseNorm(2, 0.1)", ((2, 3, 4),)),
+    ("nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU())", ((3, 1, 5, 6),)),
     ("nn.MSELoss()", ((2, 3), (2, 3))),
     ("nn.MSELoss(reduction='sum')", ((2, 3), (2, 3))),
     ("nn.L1Loss()", ((2, 3), (2, 3))),
