@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from shared.arrays.kernels import optim as kernel
-from shared.optim.optimizer import Optimizer, changed, check_lr, check_not_negative, next_step, state_array
+from shared.optim.optimizer import (
+    Optimizer,
+    changed,
+    check_lr,
+    check_not_negative,
+    next_step,
+    state_array,
+    step_counter,
+)
 from shared.tensor import Tensor
 
 
@@ -64,16 +72,7 @@ class Adam(Optimizer):
         super().__init__(params, defaults)
 
     def update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        options = {
-            "lr": float(group["lr"]),
-            "beta1": beta1,
-            "beta2": beta2,
-            "eps": group["eps"],
-            "weight_decay": group["weight_decay"],
-            "decoupled": group["decoupled_weight_decay"],
-            "step": next_step(state),
-        }
+        options = _numbers(group) | {"step": next_step(state)}
         exp_avg = state_array(state, "exp_avg", param)
         exp_avg_sq = state_array(state, "exp_avg_sq", param)
         if group["amsgrad"]:
@@ -82,6 +81,36 @@ class Adam(Optimizer):
         else:
             kernel.adam(param.array, grad.array, exp_avg, exp_avg_sq, **options)
         changed(param)
+
+    def update_all(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """`update` for all parameters, with one call of the kernel."""
+        if group["amsgrad"] or type(self).update is not Adam.update:
+            super().update_all(params, group)
+            return
+        states = [self.state[param] for param in params]
+        kernel.adam_all(
+            [param.array for param in params],
+            [param.grad.array for param in params],
+            [state_array(state, "exp_avg", param) for state, param in zip(states, params, strict=True)],
+            [state_array(state, "exp_avg_sq", param) for state, param in zip(states, params, strict=True)],
+            [step_counter(state) for state in states],
+            maximize=group["maximize"],
+            **_numbers(group),
+        )
+        changed(*params)
+
+
+def _numbers(group: dict[str, Any]) -> dict[str, Any]:
+    """A group's options as the kernels take them."""
+    beta1, beta2 = group["betas"]
+    return {
+        "lr": float(group["lr"]),
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": group["eps"],
+        "weight_decay": group["weight_decay"],
+        "decoupled": group["decoupled_weight_decay"],
+    }
 
 
 class AdamW(Adam):

@@ -113,10 +113,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    grad = -param.grad if group.get("maximize") else param.grad
-                    self.update(param, grad, self.state[param], group)
+            self.update_all([param for param in group["params"] if param._grad is not None], group)
         self._opt_called = True  # what a scheduler looks at
         for hook in self._step_post_hooks.values():
             hook(self, (), {})
@@ -125,6 +122,15 @@ class Optimizer:
     def update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Changes `param` in place by one step; each optimizer writes its own."""
         raise NotImplementedError(f"{type(self).__name__} defines neither update() nor step()")
+
+    def update_all(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Changes these parameters of `group`, all of which have a gradient: one after the other by `update`.
+
+        SGD and Adam have another, which gives the same and hands all parameters to one call of a kernel.
+        """
+        for param in params:
+            grad = -param.grad if group.get("maximize") else param.grad
+            self.update(param, grad, self.state[param], group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets the gradients, or fills them with zeros where `set_to_none` is False."""
@@ -297,20 +303,27 @@ def state_array(state: dict[str, Any], name: str, param: Tensor, fill: float = 0
 
 def _fits(array: Any, param: Any) -> bool:
     """True where a state array has the dtype, shape and device of its parameter's array."""
-    if array.dtype != param.dtype or array.shape != param.shape:
+    if (array.dtype is not param.dtype and array.dtype != param.dtype) or array.shape != param.shape:
         return False
     return type(array) is type(param) is np.ndarray or device_of(array) == device_of(param)
 
 
-def next_step(state: dict[str, Any]) -> int:
-    """Counts a step in `state["step"]`, a Tensor as in PyTorch; returns its number, from 1."""
+def step_counter(state: dict[str, Any]) -> Any:
+    """The raw array of `state["step"]`: the number of steps taken, in a Tensor as in PyTorch."""
     counter = state.get("step")
     if not isinstance(counter, Tensor):  # new, or a plain number from an old file
         counter = state["step"] = tensor(float(counter or 0))
-    counter.array += 1
-    return int(counter.array)
+    return counter.array
 
 
-def changed(param: Tensor) -> None:
-    """Records that `param.array` was written to, so that a graph that still needs its old values notices."""
-    param._version[0] += 1
+def next_step(state: dict[str, Any]) -> int:
+    """Counts a step in `state["step"]`; returns its number, from 1."""
+    counter = step_counter(state)
+    counter += 1
+    return int(counter)
+
+
+def changed(*params: Tensor) -> None:
+    """Records that the arrays were written to, so that a graph that still needs their old values notices."""
+    for param in params:
+        param._version[0] += 1

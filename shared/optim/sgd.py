@@ -59,19 +59,35 @@ class SGD(Optimizer):
         super().__init__(params, defaults)
 
     def update(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        momentum, dampening, buf = group["momentum"], group["dampening"], None
-        if momentum:
+        options, buf = _numbers(group), None
+        if group["momentum"]:
             if state.get("momentum_buffer") is None:
-                dampening = 0  # the velocity starts as the whole first gradient
+                options["dampening"] = 0  # the velocity starts as the whole first gradient
             buf = state_array(state, "momentum_buffer", param)
-        kernel.sgd(
-            param.array,
-            grad.array,
-            buf,
-            lr=float(group["lr"]),
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=group["weight_decay"],
-            nesterov=group["nesterov"],
-        )
+        kernel.sgd(param.array, grad.array, buf, **options)
         changed(param)
+
+    def update_all(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """`update` for all parameters, with one call of the kernel."""
+        states = [self.state[param] for param in params]
+        first = group["momentum"] and any(state.get("momentum_buffer") is None for state in states)
+        if first or type(self).update is not SGD.update:
+            super().update_all(params, group)
+            return
+        bufs = None
+        if group["momentum"]:
+            bufs = [state_array(state, "momentum_buffer", param) for state, param in zip(states, params, strict=True)]
+        arrays, grads = [param.array for param in params], [param.grad.array for param in params]
+        kernel.sgd_all(arrays, grads, bufs, maximize=group["maximize"], **_numbers(group))
+        changed(*params)
+
+
+def _numbers(group: dict[str, Any]) -> dict[str, Any]:
+    """A group's options as the kernels take them."""
+    return {
+        "lr": float(group["lr"]),
+        "momentum": group["momentum"],
+        "dampening": group["dampening"],
+        "weight_decay": group["weight_decay"],
+        "nesterov": group["nesterov"],
+    }

@@ -1,13 +1,31 @@
-"""The optimizers' updates, one parameter at a time and in place; the formulas are in reference.py."""
+"""The optimizers' updates, in place: one parameter, or all of a group at once; the formulas are in reference.py."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
-from shared.arrays.kernels import select
+import numpy as np
+
+from shared.arrays.kernels import in_rows, select
+from shared.arrays.kernels.optim import reference
 from shared.arrays.kernels.optim.reference import adadelta, adagrad, amsgrad, rmsprop
 
-__all__ = ["adadelta", "adagrad", "adam", "amsgrad", "rmsprop", "sgd"]
+__all__ = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adam_all",
+    "amsgrad",
+    "rmsprop",
+    "scale_all",
+    "sgd",
+    "sgd_all",
+    "squares",
+]
+
+Arrays = Sequence[Any]
 
 
 def adam(param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, **options: Any) -> None:
@@ -19,3 +37,59 @@ def sgd(param: Any, grad: Any, buf: Any, **options: Any) -> None:
     """One step of gradient descent, with momentum where `buf` is given; options as in `reference.sgd`."""
     given = (param, grad) if buf is None else (param, grad, buf)
     select("optim", *given).sgd(param, grad, buf, **options)
+
+
+# ---------------------------------------------------------------- many parameters at once
+
+
+def _together(first: Arrays, *others: Arrays) -> ModuleType:
+    """The module that can work through all of these in one call; `reference` where none can.
+
+    An array listed twice in `first`, which is written to, would be changed by two threads at the same time.
+    """
+    if not first or len(set(map(id, first))) < len(first):
+        return reference
+    return select("optim", *first, *[a for column in others for a in column])
+
+
+def adam_all(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    steps: Arrays,
+    *,
+    maximize: bool = False,
+    **options: Any,
+) -> None:
+    """`adam` for each parameter; `steps`, arrays of one number, count each one's steps and are counted up first."""
+    grads = [in_rows(grad) for grad in grads]
+    module = _together(params, grads, exp_avgs, exp_avg_sqs)
+    if module is not reference and all(type(s) is np.ndarray and s.dtype == np.float32 for s in steps):
+        module.adam_all(params, grads, exp_avgs, exp_avg_sqs, steps, maximize=maximize, **options)
+        return
+    for param, grad, exp_avg, exp_avg_sq, step in zip(params, grads, exp_avgs, exp_avg_sqs, steps, strict=True):
+        step += 1
+        adam(param, -grad if maximize else grad, exp_avg, exp_avg_sq, step=int(step), **options)
+
+
+def sgd_all(params: Arrays, grads: Arrays, bufs: Arrays | None, *, maximize: bool = False, **options: Any) -> None:
+    """`sgd` for each parameter; `bufs` is None where there is no momentum."""
+    grads = [in_rows(grad) for grad in grads]
+    module = _together(params, grads, bufs or ())
+    if module is not reference:
+        module.sgd_all(params, grads, bufs, maximize=maximize, **options)
+        return
+    for param, grad, buf in zip(params, grads, bufs or [None] * len(params), strict=True):
+        sgd(param, -grad if maximize else grad, buf, **options)
+
+
+def squares(arrays: Arrays) -> Any:
+    """`reference.squares`: the sum of the squares of each array, float64 (n,)."""
+    arrays = [in_rows(a) for a in arrays]
+    return _together(arrays).squares(arrays)
+
+
+def scale_all(arrays: Arrays, factor: Any) -> None:
+    """`reference.scale_all`: every array times the number `factor`, in place."""
+    _together(arrays).scale_all(arrays, factor)

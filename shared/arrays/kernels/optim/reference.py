@@ -7,6 +7,7 @@ formulas p is the parameter, g its gradient, η the learning rate, λ the weight
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from shared.arrays.device import xp
@@ -277,3 +278,28 @@ def adadelta(
     acc_delta *= rho
     acc_delta += (1 - rho) * update * update
     param -= lr * update
+
+
+# ---------------------------------------------------------------- the gradients' norm
+
+
+def squares(arrays: Sequence[Array]) -> Array:
+    """The sum of the squares of each array, float64 (n,): in float32, squares from 1e19 on would be infinite.
+
+    >>> import numpy as np
+    >>> squares([np.array([3.0, 4.0], "float32"), np.array([[1.0]])])
+    array([25.,  1.])
+    """
+    wide = [a.astype("float64").reshape(-1) for a in arrays]
+    return xp(arrays[0]).stack([a @ a for a in wide])
+
+
+def scale_all(arrays: Sequence[Array], factor: float) -> None:
+    """Multiplies every array by the number `factor`, in place.
+
+    >>> import numpy as np
+    >>> x = np.array([1.0, 2.0]); scale_all([x], 0.5); x
+    array([0.5, 1. ])
+    """
+    for array in arrays:
+        array *= factor
