@@ -47,7 +47,7 @@ def check_names(what: str, actual: list[str], expected: list[str], mistakes: dic
 
 
 def check_formula_runs(family: str, name: str, call: Callable[[], Any]) -> Any:
-    """What `call` returns; it must run the learner's `name`, where they have this reference.py, and no compiled twin."""
+    """What `call` returns; it must run `name` of the learner's reference.py, if there is one, and no compiled twin."""
     called, file = set(), f"kernels/{family}/reference.py"
 
     def note(frame: Any, event: str, argument: Any) -> None:
