@@ -93,6 +93,13 @@ class _BatchNorm(_ChannelNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        """`F.batch_norm` of the input, by the batch's moments in training and by the running ones in evaluation.
+
+        Where the statistics are tracked, a call in training counts in `num_batches_tracked`, under `no_grad`, and
+        moves them by `momentum`; for None by 1 / num_batches_tracked, which makes them the mean over all batches. A
+        layer without statistics takes the batch's moments in evaluation too. An input with a wrong number of
+        dimensions is a ValueError: `_check_input_dim`.
+        """
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         updating = self.training and self.track_running_stats

@@ -75,12 +75,19 @@ def batch_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -
 
 
 def unbiased(variance: Array, count: int) -> Array:
-    """The estimate for all data from a biased variance of `count` values: · count / (count − 1)."""
+    """The estimate for all data from the biased variance of `count` values, which is too small on average.
+
+    The biased variance divides the sum of squared deviations by `count`, the unbiased one by one less.
+
+    >>> import numpy as np
+    >>> unbiased(np.array([6.0]), 4)        # 24 / 4 and 24 / 3
+    array([8.])
+    """
     return variance * (count / (count - 1))
 
 
 def update_running(running: Array, batch: Array, momentum: float) -> None:
-    """running ← (1 − momentum) · running + momentum · batch, in place. Momentum is the share of what is new.
+    """Moves `running` towards `batch`, in place. `momentum` is the share of the new in the result, as in PyTorch.
 
     >>> import numpy as np
     >>> running = np.array([0.0])
@@ -96,17 +103,17 @@ def batch_norm_input(
 ) -> tuple[Array, Array, Array]:
     """The gradients of `batch_norm` by x, weight and bias, from that of its result: (N, C, L), (C,) and (C,).
 
-    With g = weight · grad, the gradient by x̂, and n = N · L the number of values that share a mean,
-
-        dx = inv_std / n · (n · g − Σ g − x̂ · Σ (g · x̂))
-
-    The first sum is there because every element moves the mean, the second because it moves the variance; weight is
-    the same for a whole channel, so they are weight times the gradients by bias and by weight.
+    Each element of x moves its own x̂, and through the mean and the variance those of its whole channel. The gradient
+    by x is all three ways together.
 
     - `grad` (N, C, L)
     - `x` (N, C, L) as it was given to `batch_norm`, `mean` its means (C,), `inv_std` 1 / √(variance + eps) (C,)
     - `weight` (C,) or None for 1; the gradients by weight and bias are returned in any case
     """
+    # With g = weight · grad, the gradient by x̂, and n = N · L the number of values that share a mean,
+    #     dx = inv_std / n · (n · g − Σ g − x̂ · Σ (g · x̂)):
+    # the first sum because every element moves the mean, the second because it moves the variance. weight is the same
+    # for a whole channel, so the sums are weight times the gradients by bias and by weight.
     normalized = (x - per_channel(mean)) * per_channel(inv_std)
     to_weight = (grad * normalized).sum(axis=(0, 2))
     to_bias = grad.sum(axis=(0, 2))
@@ -119,7 +126,10 @@ def batch_norm_input(
 def normalize_channels_input(
     grad: Array, x: Array, mean: Array, inv_std: Array, weight: Array | None
 ) -> tuple[Array, Array, Array]:
-    """The gradients of `normalize_channels` by x, weight and bias, the moments being constants: evaluation."""
+    """The gradients of `normalize_channels` by x, weight and bias, the moments being constants: evaluation.
+
+    Arguments and results as those of `batch_norm_input`, `mean` and `inv_std` now of the running moments.
+    """
     normalized = (x - per_channel(mean)) * per_channel(inv_std)
     slope = inv_std if weight is None else weight * inv_std
     return grad * per_channel(slope), (grad * normalized).sum(axis=(0, 2)), grad.sum(axis=(0, 2))
