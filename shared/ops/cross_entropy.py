@@ -6,46 +6,13 @@ from typing import Any
 
 from shared.arrays import dtypes
 from shared.arrays.device import xp
+from shared.arrays.kernels import softmax as kernels
 from shared.autograd import Function
 from shared.ops import elementwise
 from shared.ops.activation import in_float32, require_tensor
 from shared.ops.loss import check_reduction, legacy_reduction, reduced
-from shared.ops.softmax import log_softmax, log_softmax_formula
+from shared.ops.softmax import log_softmax
 from shared.tensor import Tensor
-
-
-def cross_entropy_formula(logits: Any, target: Any) -> tuple[Any, Any]:
-    """The loss of each row, −log softmax(logits)[target], and the log-probabilities it was read from.
-
-    logits (N, C) and target (N,), class numbers from 0 to C − 1, are raw arrays; returns (losses (N,),
-    log-probabilities (N, C)), both in the dtype of logits. Finite for finite logits of any size; logits stay
-    unchanged.
-
-    >>> import numpy as np
-    >>> losses, log_probs = cross_entropy_formula(np.array([[2.0, 1.0, 0.0]]), np.array([0]))
-    >>> losses.round(4), log_probs.shape
-    (array([0.4076]), (1, 3))
-    """
-    log_probs = log_softmax_formula(logits, 1)
-    rows = xp(logits).arange(len(target))
-    return -log_probs[rows, target], log_probs
-
-
-def cross_entropy_gradient(log_probs: Any, target: Any, grad: Any) -> Any:
-    """The gradient by the logits (N, C): (softmax − one-hot target) · grad.
-
-    log_probs (N, C) is what `cross_entropy_formula` returned and is not changed; target (N,) has class numbers;
-    grad is the gradient by the loss of each row: (N, 1), or one number for all of them. It carries the 1/N of a mean
-    already, and whatever else was computed from the losses.
-
-    >>> import numpy as np
-    >>> cross_entropy_gradient(np.log(np.array([[0.5, 0.25, 0.25]])), np.array([0]), 1.0)
-    array([[-0.5 ,  0.25,  0.25]])
-    """
-    probs = xp(log_probs).exp(log_probs)
-    probs[xp(probs).arange(len(target)), target] -= 1
-    probs *= grad
-    return probs
 
 
 class ClassLoss(Function):
@@ -75,15 +42,14 @@ class CrossEntropy(ClassLoss):
     """−log softmax(logits)[target]; the softmax and the logarithm in one step"""
 
     def forward(self, logits):
-        losses, log_probs = cross_entropy_formula(logits, self.target)
         if self.needs[0]:
-            self.saved, self.target = (log_probs,), self.target.copy()  # backward reads it, whatever becomes of it
-        return self.reduce(losses)
+            self.saved, self.target = (logits,), self.target.copy()  # backward reads it, whatever becomes of it
+        return self.reduce(kernels.cross_entropy(logits, self.target))
 
     def backward(self, grad):
-        (log_probs,) = self.saved
+        (logits,) = self.saved
         grad = self.row_gradient(grad)
-        return cross_entropy_gradient(log_probs, self.target, grad[:, None] if grad.ndim else grad)
+        return kernels.cross_entropy_gradient(logits, self.target, grad[:, None] if grad.ndim else grad)
 
 
 class Nll(ClassLoss):

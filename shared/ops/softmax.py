@@ -6,35 +6,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from shared.arrays.device import xp
+from shared.arrays.kernels import softmax as kernels
 from shared.autograd import Function
-from shared.ops.activation import in_float32, math_of, require_floating, require_tensor
+from shared.ops import elementwise
+from shared.ops.activation import in_float32, require_floating, require_tensor
 from shared.ops.operands import cast
 from shared.ops.shape import normalize_dim
 from shared.tensor import Tensor
-
-
-def _sum(x: Any, dim: int) -> Any:
-    return x.sum(dim, keepdim=True) if isinstance(x, Tensor) else x.sum(axis=dim, keepdims=True)
-
-
-def softmax_formula(x: Any, dim: int) -> Any:
-    """exp(x) / Σ exp(x) along `dim` of an array; the maximum is taken out first: nothing can overflow."""
-    e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
-    e /= e.sum(axis=dim, keepdims=True)
-    return e
-
-
-def log_softmax_formula(x: Any, dim: int) -> Any:
-    """x − log Σ exp(x) along `dim` of a raw array: a new array of its shape and dtype, and x stays unchanged.
-
-    Finite for finite x of any size: each row's maximum is taken out first, so that nothing can overflow and the sum
-    is 1 or more, and softmax and logarithm are not computed apart, since a probability may round to 0.
-    """
-    shifted = x - x.max(axis=dim, keepdims=True)
-    total = xp(x).exp(shifted).sum(axis=dim, keepdims=True)
-    shifted -= xp(x).log(total)
-    return shifted
 
 
 class Softmax(Function):
@@ -46,13 +24,15 @@ class Softmax(Function):
         self.dim = dim
 
     def forward(self, x):
-        out = softmax_formula(x, self.dim) if x.size else x.copy()
+        out = kernels.softmax(x, self.dim) if x.size else x.copy()
         self.saved = (out,)
         return out
 
     def backward(self, grad):
         (y,) = self.saved
-        return y * (grad - _sum(grad * y, self.dim))
+        if isinstance(grad, Tensor):
+            return kernels.reference.softmax_gradient(y, grad, self.dim)
+        return kernels.softmax_gradient(y, grad, self.dim)
 
 
 class LogSoftmax(Function):
@@ -64,13 +44,15 @@ class LogSoftmax(Function):
         self.dim = dim
 
     def forward(self, x):
-        out = log_softmax_formula(x, self.dim) if x.size else x.copy()
+        out = kernels.log_softmax(x, self.dim) if x.size else x.copy()
         self.saved = (out,)
         return out
 
     def backward(self, grad):
         (y,) = self.saved
-        return grad - math_of(y).exp(y) * _sum(grad, self.dim)
+        if isinstance(grad, Tensor):
+            return kernels.reference.log_softmax_gradient(y, grad, self.dim, elementwise)
+        return kernels.log_softmax_gradient(y, grad, self.dim)
 
 
 def _softmax_dim(name: str, input: Tensor, dim: int | None) -> int:
