@@ -36,7 +36,7 @@ def parameters(text: str) -> list[str]:
     >>> parameters("const T* x, T * out, long long size")
     ['const T*', 'T*', 'long long']
     """
-    pieces = [" ".join(piece.split()) for piece in text.split(",")]
+    pieces = [" ".join(piece.replace("__grid_constant__", "").split()) for piece in text.split(",")]
     return [re.sub(r"\s*\*\s*", "*", piece[: re.search(r"\w+$", piece).start()]).strip() for piece in pieces]  # type: ignore[union-attr]
 
 

@@ -17,6 +17,7 @@
 #define __device__
 #define __restrict__
 #define __forceinline__ inline
+#define __grid_constant__
 #define __shared__ static
 #define __launch_bounds__(...)
 

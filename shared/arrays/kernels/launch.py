@@ -7,18 +7,20 @@ A family's cuda.py has its kernels as one text of CUDA C++, written for any floa
 - A parameter is a pointer to `T`, long long for Python's int, double for its float, or a struct.
 - A kernel over elements walks through them by `for (I i = first(); i < size; i += step())`, so that any number of
   blocks will do. A kernel over rows begins with `for (I row = blockIdx.x; row < rows; row += gridDim.x)`.
-- The number of threads is THREADS; `block_sum` and `block_max` combine one number of each of them in a fixed order.
+- A block has THREADS threads; `block_sum` and `block_max` combine one number of each of them in a fixed order.
 
 No header is included: the text compiles wherever NVRTC is, and with a C++ compiler in tests/cuda.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from shared.arrays.device import xp
+from shared.arrays.kernels.windows import Windows
 
 THREADS = 256  # of a block
 MOST_BLOCKS = 8192  # beyond, threads take several elements or blocks several rows
@@ -57,32 +59,39 @@ struct Brain {  // bfloat16: the upper half of a float
 """
 
 HELPERS = r"""
+struct Geometry { int kernel[3], count[3], stride[3], padding[3], dilation[3], size[3]; };  // see geometry()
+
 __device__ inline I first() { return (I)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline I step() { return (I)gridDim.x * blockDim.x; }
 __device__ inline A infinity() { return (A)__int_as_float(0x7f800000); }
 __device__ inline A not_a_number() { return (A)__int_as_float(0x7fc00000); }
 
-// NaN is larger than all, as in PyTorch's maxima.
-__device__ inline A larger(A a, A b) { return a > b || a != a ? a : b; }
+// In maxima NaN is larger than all, as in PyTorch.
 
-struct Add { __device__ static A of(A a, A b) { return a + b; } };
-struct Larger { __device__ static A of(A a, A b) { return larger(a, b); } };
+struct Add { template <typename N> __device__ static N of(N a, N b) { return a + b; } };
+struct Larger { template <typename N> __device__ static N of(N a, N b) { return a > b || a != a ? a : b; } };
 
 // One number of each thread, combined as a tree whose shape is always the same; every thread gets the result.
-template <typename Combine> __device__ A block_all(A value) {
-    __shared__ A parts[THREADS];
+// `parts` is shared memory for THREADS numbers.
+template <typename Combine, typename N> __device__ N block_tree(N value, N* parts) {
     parts[threadIdx.x] = value;
     __syncthreads();
     for (int half = THREADS / 2; half > 0; half /= 2) {
         if (threadIdx.x < half) parts[threadIdx.x] = Combine::of(parts[threadIdx.x], parts[threadIdx.x + half]);
         __syncthreads();
     }
-    A result = parts[0];
+    N result = parts[0];
     __syncthreads();  // the next one writes to the same place
     return result;
 }
-__device__ inline A block_sum(A value) { return block_all<Add>(value); }
-__device__ inline A block_max(A value) { return block_all<Larger>(value); }
+__device__ inline A block_sum(A value) {
+    __shared__ A parts[THREADS];
+    return block_tree<Add>(value, parts);
+}
+__device__ inline A block_max(A value) {
+    __shared__ A parts[THREADS];
+    return block_tree<Larger>(value, parts);
+}
 """
 
 _TYPES = {
@@ -124,11 +133,20 @@ class Kernels:
         self._kernel(name, like, size >= _WIDE_FROM)((blocks,), (THREADS,), (*arguments, size))
 
     def rows(self, rows: int, name: str, like: Any, *arguments: Any) -> None:
-        """Starts a kernel whose blocks take a row at a time; `like`, an array of all rows, gives the dtype."""
-        kernel = self._kernel(name, like, like.size >= _WIDE_FROM)
-        kernel((min(rows, MOST_BLOCKS),), (THREADS,), (*arguments, rows))
+        """Starts a kernel whose blocks take a row of `like` at a time; its last parameter is the number of rows."""
+        self.blocks(min(rows, MOST_BLOCKS), name, like, *arguments, rows)
+
+    def blocks(self, blocks: int, name: str, like: Any, *arguments: Any) -> None:
+        """Starts a kernel in so many blocks, compiled for the dtype and the number of elements of `like`."""
+        self._kernel(name, like, like.size >= _WIDE_FROM)((blocks,), (THREADS,), arguments)
 
 
 def struct(*numbers: int) -> np.ndarray:
     """int32 numbers as one argument: what a kernel's parameter of a struct of ints is given by value."""
     return np.array(numbers, np.int32).view(np.dtype([("numbers", np.int32, (len(numbers),))]))
+
+
+@functools.lru_cache(maxsize=256)
+def geometry(windows: Windows, size: tuple[int, ...]) -> np.ndarray:
+    """The kernels' struct Geometry: where windows lie, and the size of what they lie over, in three dimensions."""
+    return struct(*windows.in_three_dimensions, *(1,) * (3 - len(size)), *size)
