@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from shared.arrays.device import xp
+from shared.arrays.device import is_gpu_array, xp
+from shared.arrays.kernels import optim as kernel
 from shared.autograd import no_grad
+from shared.ops.inplace import require_writable
 from shared.ops.join import cat
 from shared.tensor import Tensor
 
@@ -36,8 +38,12 @@ def get_total_norm(
     if not arrays:
         return Tensor(np.zeros((), "float32"))
     module = xp(arrays[0])
-    norms = [_norm(module, array, norm_type) for array in arrays]
-    total = Tensor(module.asarray(_norm(module, module.stack([module.asarray(norm) for norm in norms]), norm_type)))
+    if norm_type == 2.0:
+        dtype = "float64" if all(array.dtype == np.float64 for array in arrays) else "float32"
+        total = Tensor(module.sqrt(kernel.squares(arrays).sum()).astype(dtype))
+    else:
+        norms = [_norm(module, array, norm_type) for array in arrays]
+        total = Tensor(module.asarray(_norm(module, module.stack([module.asarray(norm) for norm in norms]), norm_type)))
     if error_if_nonfinite and not bool(module.isfinite(total.array)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it "
@@ -54,7 +60,7 @@ def _norm(module: types.ModuleType, array: np.ndarray, norm_type: float) -> np.n
         flat = flat.astype("float32")  # squares of float16 overflow at 256
     if norm_type == float("inf") and flat.size == 0:
         return flat.sum()
-    return module.linalg.norm(flat, None if norm_type == 2.0 else norm_type)  # None: one dot product, no copies
+    return module.linalg.norm(flat, norm_type)
 
 
 @no_grad()
@@ -62,10 +68,17 @@ def clip_grads_with_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """Multiplies every gradient by max_norm / total_norm, where that is below 1."""
-    scale = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
-    for parameter in _as_list(parameters):
-        if parameter.grad is not None:
-            parameter.grad.mul_(scale.to(parameter.grad.device, parameter.grad.dtype))
+    grads = [parameter.grad for parameter in _as_list(parameters) if parameter.grad is not None]
+    scale = float(max_norm) / (total_norm + 1e-6)
+    if is_gpu_array(scale.array):
+        scale = scale.clamp(max=1.0)  # what it is need not be waited for
+    elif scale.item() >= 1.0:
+        return
+    for grad in grads:
+        require_writable(grad)
+        grad._version[0] += 1  # for a graph that still needs the old values
+    if grads:
+        kernel.scale_all([grad.array for grad in grads], scale.array)
 
 
 def clip_grad_norm_(

@@ -72,6 +72,28 @@ def test_half_precision_does_not_overflow():
     assert np.allclose(params[0].grad.numpy(), 0.1, rtol=1e-3)
 
 
+def test_gradients_beyond_the_root_of_the_largest_number_are_scaled_and_not_lost():
+    params = with_grads([1e30, 0.0], [1e30])
+    assert utils.clip_grad_norm_(params, 1.0).item() == pytest.approx(2**0.5 * 1e30)
+    assert np.allclose(params[0].grad.numpy(), [0.5**0.5, 0.0])
+
+
+def test_an_expanded_gradient_is_not_scaled_twice():
+    (p,) = with_grads([3.0, 3.0])
+    p.grad = shared.tensor([3.0]).expand(2)
+    with pytest.raises(RuntimeError, match=r"clone\(\) it before changing it"):
+        utils.clip_grad_norm_(p, 1.0)
+
+
+def test_scaling_gradients_is_noticed_by_a_graph_that_needs_them():
+    (p,) = with_grads([3.0, 4.0])
+    x = shared.ones(2, requires_grad=True)
+    product = (p.grad * x).sum()
+    utils.clip_grad_norm_(p, 1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
 def test_no_gradients_no_norm():
     assert utils.clip_grad_norm_(with_grads(None, None), 1.0).item() == 0.0
     with pytest.warns(UserWarning, match="empty generator"):

@@ -309,6 +309,42 @@ def test_an_optimizer_without_update_says_so():
         Optimizer([with_grad(1.0)], {}).step()
 
 
+@pytest.mark.parametrize("cls", [SGD, Adam, AdamW])
+def test_an_update_of_one_s_own_is_used_for_every_parameter(cls):
+    """SGD and Adam have a way to update all at once, which must not pass by a subclass's `update`."""
+    seen = []
+
+    class Loud(cls):
+        def update(self, param, grad, state, group):
+            seen.append(param)
+            super().update(param, grad, state, group)
+
+    params, same = [with_grad(1.0, 2.0), with_grad(3.0)], [with_grad(1.0, 2.0), with_grad(3.0)]
+    Loud(params, lr=0.1).step()
+    cls(same, lr=0.1).step()
+    assert [id(p) for p in seen] == [id(p) for p in params]
+    assert [p.tolist() for p in params] == [p.tolist() for p in same]
+
+
+@pytest.mark.parametrize(("cls", "options"), [(SGD, {}), (SGD, {"momentum": 0.9}), (Adam, {}), (AdamW, {})])
+def test_all_parameters_at_once_get_what_each_would_get_alone(cls, options):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(s).astype("float32") for s in [(3, 4), (), (0,), (300, 300), (2,)]]
+    together = [shared.tensor(v, requires_grad=True) for v in values]
+    alone = [shared.tensor(v, requires_grad=True) for v in values]
+    optimizers = [cls(together, lr=0.1, **options), *[cls([p], lr=0.1, **options) for p in alone]]
+    for turn in range(3):
+        for i, (a, b) in enumerate(zip(together, alone, strict=True)):
+            skipped = turn == 1 and i == 0  # without a gradient a parameter's steps are not counted on
+            a.grad = b.grad = None if skipped else shared.tensor(np.cos(values[i] * (turn + 1)))
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(together, alone, strict=True):
+        assert a.tolist() == b.tolist()
+    if cls is not SGD:
+        assert [optimizers[0].state[p]["step"].item() for p in together] == [2, 3, 3, 3, 3]
+
+
 # ---------------------------------------------------------------- state
 
 

@@ -28,28 +28,34 @@ __all__ = [
 Arrays = Sequence[Any]
 
 
+def _kernels(written: Sequence[Arrays], *read: Arrays) -> ModuleType:
+    """The module that can work through all of these in one call; `reference` where none can.
+
+    The kernels see addresses and nothing else. So it is here that shapes must agree and memory may be written to; and
+    an array listed twice would be changed by two threads at the same time.
+    """
+    first, columns = written[0], [*written, *read]
+    if not first or len(set(map(id, first))) < len(first):
+        return reference
+    if not all(a.shape == b.shape for column in columns[1:] for a, b in zip(first, column, strict=True)):
+        return reference
+    if not all(getattr(a.flags, "writeable", True) for column in written for a in column):
+        return reference
+    return select("optim", *[a for column in columns for a in column])
+
+
 def adam(param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, **options: Any) -> None:
     """One step of Adam or AdamW; options as in `reference.adam`."""
-    select("optim", param, grad, exp_avg, exp_avg_sq).adam(param, grad, exp_avg, exp_avg_sq, **options)
+    _kernels(([param], [exp_avg], [exp_avg_sq]), [grad]).adam(param, grad, exp_avg, exp_avg_sq, **options)
 
 
 def sgd(param: Any, grad: Any, buf: Any, **options: Any) -> None:
     """One step of gradient descent, with momentum where `buf` is given; options as in `reference.sgd`."""
-    given = (param, grad) if buf is None else (param, grad, buf)
-    select("optim", *given).sgd(param, grad, buf, **options)
+    written = ([param],) if buf is None else ([param], [buf])
+    _kernels(written, [grad]).sgd(param, grad, buf, **options)
 
 
 # ---------------------------------------------------------------- many parameters at once
-
-
-def _together(first: Arrays, *others: Arrays) -> ModuleType:
-    """The module that can work through all of these in one call; `reference` where none can.
-
-    An array listed twice in `first`, which is written to, would be changed by two threads at the same time.
-    """
-    if not first or len(set(map(id, first))) < len(first):
-        return reference
-    return select("optim", *first, *[a for column in others for a in column])
 
 
 def adam_all(
@@ -64,7 +70,7 @@ def adam_all(
 ) -> None:
     """`adam` for each parameter; `steps`, arrays of one number, count each one's steps and are counted up first."""
     grads = [in_rows(grad) for grad in grads]
-    module = _together(params, grads, exp_avgs, exp_avg_sqs)
+    module = _kernels((params, exp_avgs, exp_avg_sqs), grads)
     if module is not reference and all(type(s) is np.ndarray and s.dtype == np.float32 for s in steps):
         module.adam_all(params, grads, exp_avgs, exp_avg_sqs, steps, maximize=maximize, **options)
         return
@@ -76,7 +82,7 @@ def adam_all(
 def sgd_all(params: Arrays, grads: Arrays, bufs: Arrays | None, *, maximize: bool = False, **options: Any) -> None:
     """`sgd` for each parameter; `bufs` is None where there is no momentum."""
     grads = [in_rows(grad) for grad in grads]
-    module = _together(params, grads, bufs or ())
+    module = _kernels((params,) if bufs is None else (params, bufs), grads)
     if module is not reference:
         module.sgd_all(params, grads, bufs, maximize=maximize, **options)
         return
@@ -87,9 +93,9 @@ def sgd_all(params: Arrays, grads: Arrays, bufs: Arrays | None, *, maximize: boo
 def squares(arrays: Arrays) -> Any:
     """`reference.squares`: the sum of the squares of each array, float64 (n,)."""
     arrays = [in_rows(a) for a in arrays]
-    return _together(arrays).squares(arrays)
+    return select("optim", *arrays).squares(arrays)
 
 
 def scale_all(arrays: Arrays, factor: Any) -> None:
     """`reference.scale_all`: every array times the number `factor`, in place."""
-    _together(arrays).scale_all(arrays, factor)
+    _kernels((arrays,)).scale_all(arrays, factor)
