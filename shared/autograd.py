@@ -14,6 +14,7 @@ import heapq
 import importlib
 import itertools
 import operator
+import sys
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
@@ -286,12 +287,20 @@ class _Gradients:
 
     def is_fresh(self, result: Any) -> bool:
         """True where nobody else holds an array that the node just visited returned: a leaf may keep it uncopied."""
-        if self.others is None or isinstance(result, Tensor) or getattr(result, "base", None) is not None:
+        if self.others is None or isinstance(result, Tensor):
+            return False
+        if getattr(result, "base", None) is not None and not _alone_on_its_base(result):
             return False
         grad, results, saved = self.others
         if result is grad or sum(result is other for other in results) > 1:
             return False
         return not any(result is other for other in saved)
+
+
+def _alone_on_its_base(view: Any) -> bool:
+    """True for a view of all of an array that nobody else holds, such as what `reshape` made of a new array."""
+    whole = type(view.base) is type(view) and view.base.base is None and view.base.size == view.size
+    return whole and sys.getrefcount(view.base) == 2  # the view's reference and that of the call
 
 
 def _walk(gradients: _Gradients, keep: bool) -> None:

@@ -66,6 +66,31 @@ def test_gradients_of_leaves_share_no_memory(build):
     assert bool((seed == 1).all())
 
 
+def test_a_leaf_keeps_a_view_uncopied_only_if_nobody_else_holds_the_array():
+    """What a reshape at the end of a backward returns is a view; held, cut from or returned twice, it is copied."""
+    held = []
+
+    class Double(Function):
+        def __init__(self, how):
+            self.how = how
+
+        def forward(self, a, b):
+            return a + b
+
+        def backward(self, grad):
+            new = np.concatenate([2 * grad] * 2)[:2] if self.how == "a part" else (2 * grad).reshape(6).reshape(2, 3)
+            held.extend([new.base] if self.how == "held" else [])
+            address.append(new.ctypes.data)
+            return new, (new.T.T if self.how == "twice" else None)
+
+    for how in ("new", "held", "twice", "a part"):
+        address = []
+        a, b = shared.ones(2, 3, requires_grad=True), shared.ones(2, 3, requires_grad=True)
+        Double(how)(a, b).backward(shared.ones(2, 3))
+        assert (a.grad.array.ctypes.data == address[0]) == (how == "new"), how
+        assert (a.grad == 2).all()
+
+
 def test_the_gradient_argument_is_left_alone():
     x = leaf(1.0, 2.0)
     seed = shared.tensor([1.0, 1.0])
