@@ -1,4 +1,4 @@
-"""Softmax, log-softmax and cross-entropy compiled by Numba, along rows that stay in the cache. Formulas in reference.py.
+"""Softmax, log-softmax and cross-entropy compiled by Numba, along rows that stay in cache. Formulas in reference.py.
 
 A row is read once from memory: its maximum, the exponentials and their sum find it in the cache. Short rows are taken
 in blocks, so that the exponentials, which are most of the work, fill whole vectors.
@@ -95,8 +95,8 @@ def _turned(bits):
     """The bits of a number as an integer that is the larger, the larger the number; applied to that, its bits again.
 
     Maxima of integers become vectors, those of floating-point numbers do not, for the sake of NaN. The bits of positive
-    numbers are in order already; those of negative ones are turned around, all but the sign. NaN is beyond infinity, and
-    −NaN below −∞.
+    numbers are in order already; those of negative ones are turned around, all but the sign. NaN is beyond infinity,
+    and −NaN below −∞.
     """
 
 
