@@ -18,6 +18,9 @@ import shared
 from course.plotting import COLORS, use_style
 from course.results import Results
 from shared import Tensor, nn, optim
+from shared.arrays.kernels import conv as kernels
+from shared.autograd import Function
+from shared.ops.windows import slide
 
 F = nn.functional
 SHIFTS = range(-6, 7)
@@ -201,6 +204,51 @@ def longer(epochs: int, results: Results) -> None:
     print(f"mean over all places, after {epochs} epochs: {accuracy:.1f}%")
 
 
+class Unturned(Function):
+    """A convolution, stride 1 and odd filters with padding, whose gradient by the image forgets to turn the filter."""
+
+    def forward(self, x, weight):
+        high, wide = weight.shape[2:]
+        self.windows = slide(x.shape[2:], (high, wide), (1, 1), (high // 2, wide // 2), (1, 1))
+        self.saved = (x, weight)
+        return kernels.conv(x, weight, None, self.windows, 1)
+
+    def backward(self, grad):
+        x, weight = self.saved
+        turned_twice = np.ascontiguousarray(weight[:, :, ::-1, ::-1])  # and so not turned at all
+        to_x = kernels.conv_input(grad, turned_twice, x.shape[2:], self.windows, 1) if self.needs[0] else None
+        return to_x, kernels.conv_weight(grad, x, self.windows, 1)
+
+
+class UnturnedConv2d(nn.Conv2d):
+    """`nn.Conv2d` with that gradient."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return Unturned()(input, self.weight) + self.bias.reshape(1, -1, 1, 1)
+
+
+def forget_the_turn(epochs: int, seeds: int, results: Results) -> None:
+    """Train the flattening network with right and with wrong gradients: test loss and accuracy, means over seeds."""
+    data = digits()
+    (x, y), (x_test, y_test) = data["train"], data["test"]
+    mean, std = x.mean(), x.std()
+    for name in ("right", "unturned"):
+        losses, accuracies = [], []
+        for seed in range(seeds):
+            shared.manual_seed(seed)
+            model = flattening(x.shape[-1])
+            for layer in model:
+                if name == "unturned" and isinstance(layer, nn.Conv2d):
+                    layer.__class__ = UnturnedConv2d
+            train(model, (x - mean) / std, y, epochs)
+            with shared.no_grad():
+                losses.append(F.cross_entropy(model((x_test - mean) / std), y_test).item())
+            accuracies.append(100 * (read(model, (x_test - mean) / std) == y_test.numpy()).mean())
+        results.metric(f"gradient_{name}_loss", round(float(np.mean(losses)), 3), unit="nats")
+        results.metric(f"gradient_{name}_accuracy", round(float(np.mean(accuracies)), 1), unit="%")
+        print(f"{name:9} gradient: test loss {np.mean(losses):.3f} nats, accuracy {np.mean(accuracies):.1f}%")
+
+
 def draw_curves(axis: plt.Axes, accuracies: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
     """Accuracy against the shift: the mean over the seeds, and as a band the worst and the best of them."""
     styles = {"mlp": ("o-", "vermillion"), "flat": ("s--", "orange"), "max": ("D-", "blue"), "mean": ("^:", "green")}
@@ -268,6 +316,7 @@ def main() -> None:
     )
     accuracies, answers = compare(args.epochs, args.seeds, results)
     longer(args.longer, results)
+    forget_the_turn(args.epochs, args.seeds, results)
     results.metric("shift_epochs", args.epochs, unit="epochs")
     results.metric("shift_seeds", args.seeds)
     results.figure(
