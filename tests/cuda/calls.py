@@ -156,4 +156,101 @@ def _conv() -> Iterator[Call]:
             )
 
 
-CALLS = [*_optim(), *_pool(), *_conv()]
+# ---------------------------------------------------------------- rows
+
+ROWS = [(1, 1), (3, 10), (5, 1), (70, 4), (6, 257), (2, 1000), (2, 3, 33)]
+
+
+def _targets(rows: int, classes: int) -> np.ndarray:
+    return np.arange(rows) * 7 % classes
+
+
+def _masked(values: np.ndarray) -> np.ndarray:
+    """Some elements −∞, as behind a mask, and all of the last row."""
+    values = values.copy()
+    values[..., ::3] = -math.inf
+    values[-1] = -math.inf
+    return values
+
+
+def _softmax() -> Iterator[Call]:
+    for shape in ROWS:
+        for name in ("softmax", "log_softmax"):
+            yield Call("softmax", name, str(shape), lambda d, s=shape: [d(*s), -1], (name,), {}, ALL)
+            made = lambda d, s=shape: [d(*s) / 2, d(*s), len(s) - 1]  # noqa: E731
+            yield Call("softmax", name + "_gradient", str(shape), made, (name + "_gradient",), {}, ALL, 5.0)
+        if len(shape) == 2:
+            made = lambda d, s=shape: [d(*s), _targets(*s)]  # noqa: E731
+            yield Call("softmax", "cross_entropy", str(shape), made, ("cross_entropy",), {}, ALL)
+            for each in (True, False):
+                made = lambda d, s=shape, e=each: [d(*s), _targets(*s), d(s[0], 1) if e else d()]  # noqa: E731
+                name = "cross_entropy_gradient"
+                yield Call("softmax", name, f"{shape} {each}", made, (name,), {}, ALL)
+    for name in ("softmax", "log_softmax"):
+        yield Call("softmax", name, "special", lambda d: [d(4, 9, special=True), 1], (name,))
+        yield Call("softmax", name, "masked", lambda d: [_masked(d(5, 40)), 1], (name,))
+        yield Call("softmax", name, "large", lambda d: [d(5, 40) * 1e30, 1], (name,))
+    made = lambda d: [_masked(d(5, 40)), _targets(5, 40)]  # noqa: E731
+    yield Call("softmax", "cross_entropy", "masked", made, ("cross_entropy",))
+
+
+# ---------------------------------------------------------------- norms
+
+CHANNELS = [(1, 1, 1), (4, 6, 1), (3, 2, 50), (2, 4, 1100), (300, 2, 1), (2, 40, 3)]
+
+
+def _norm() -> Iterator[Call]:
+    for shape in [s for s in ROWS if len(s) == 2]:
+        for affine in (True, False):
+
+            def rows(draw: Draw, s: tuple[int, ...] = shape, affine: bool = affine) -> list[Any]:
+                return [draw(*s), draw(s[1]) if affine else None, draw(s[1]) if affine else None, 1e-2]
+
+            def back(draw: Draw, s: tuple[int, ...] = shape, affine: bool = affine) -> list[Any]:
+                moments = draw(s[0], 1), np.asarray(abs(draw(s[0], 1)))
+                return [draw(*s), draw(*s), *moments, draw(s[1]) if affine else None]
+
+            what = f"{shape} {affine}"
+            yield Call("norm", "layer_norm", what, rows, ("rows_norm",), {}, ALL, 5.0)
+            yield Call("norm", "layer_norm_input", what, back, ("rows_weight", "rows_input"), {}, WIDE, 10.0)
+            made = lambda d, f=rows: [f(d)[i] for i in (0, 1, 3)]  # noqa: E731
+            yield Call("norm", "rms_norm", what, made, ("rows_norm",), {}, ALL, 5.0)
+            made = lambda d, f=back: [f(d)[i] for i in (0, 1, 3, 4)]  # noqa: E731
+            yield Call("norm", "rms_norm_input", what, made, ("rows_input", "rows_weight"), {}, WIDE, 10.0)
+    yield Call("norm", "layer_norm", "special", lambda d: [d(5, 9, special=True), None, None, 1e-5], ("rows_norm",))
+    for shape in CHANNELS:
+        for affine in (True, False):
+            yield from _channels(shape, affine)
+
+
+def _channels(shape: tuple[int, ...], affine: bool) -> Iterator[Call]:
+    channels, what = shape[1], f"{shape} {affine}"
+
+    def parameters(draw: Draw) -> list[Any]:
+        return [draw(channels), draw(channels)] if affine else [None, None]
+
+    def moments(draw: Draw, *size: int) -> list[Any]:
+        return [draw(*size), np.asarray(abs(draw(*size)))]
+
+    made: Callable[[Draw], list[Any]]
+    made = lambda d: [d(*shape), *parameters(d), 1e-2]  # noqa: E731
+    yield Call("norm", "batch_norm", what, made, ("row_moments", "channel_moments", "channel_norm"), {}, WIDE, 5.0)
+    made = lambda d: [d(*shape), *moments(d, channels), *parameters(d), 1e-2]  # noqa: E731
+    yield Call("norm", "normalize_channels", what, made, ("channel_norm",), {}, ALL, 5.0)
+    made = lambda d: [d(*shape), d(*shape), *moments(d, channels), parameters(d)[0]]  # noqa: E731
+    launches = ("row_sums", "channel_sums", "channel_input")
+    yield Call("norm", "batch_norm_input", what, made, launches, {}, WIDE, 20.0)
+    yield Call("norm", "normalize_channels_input", what, made, launches, {}, WIDE, 20.0)
+    for groups in {1, 2 if channels % 2 == 0 else 1, channels}:
+        made = lambda d, g=groups: [d(*shape), g, *parameters(d), 1e-2]  # noqa: E731
+        yield Call("norm", "group_norm", f"{what} {groups}", made, ("rows_norm",), {}, WIDE, 5.0)
+        made = lambda d, g=groups: [  # noqa: E731
+            *(d(*shape), d(*shape), g),
+            *moments(d, shape[0] * g, 1),
+            parameters(d)[0],
+        ]
+        launches = ("row_sums", "channel_sums", "rows_input")
+        yield Call("norm", "group_norm_input", f"{what} {groups}", made, launches, {}, WIDE, 20.0)
+
+
+CALLS = [*_optim(), *_pool(), *_conv(), *_softmax(), *_norm()]

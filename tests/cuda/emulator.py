@@ -68,9 +68,9 @@ class Module:
 
     @staticmethod
     def _waits(code: str, name: str) -> bool:
-        """True where a kernel's own text calls something that waits for the other threads of its block."""
+        """True where a kernel may wait for other threads of its block: as it works by rows, or says so itself."""
         body = code.split(f"void {name}(", 1)[1].split('extern "C"', 1)[0]
-        return "block_" in body or "__syncthreads" in body
+        return any(word in body for word in ("Rows at(", "row_tree", "__syncthreads"))
 
     def get_function(self, name: str) -> Function:
         return Function(self, name)

@@ -6,8 +6,11 @@ A family's cuda.py has its kernels as one text of CUDA C++, written for any floa
   float16 and bfloat16, or double. `I` is the type of an index: int, or long long for more than 2³⁰ elements.
 - A parameter is a pointer to `T`, long long for Python's int, double for its float, or a struct.
 - A kernel over elements walks through them by `for (I i = first(); i < size; i += step())`, so that any number of
-  blocks will do. A kernel over rows begins with `for (I row = blockIdx.x; row < rows; row += gridDim.x)`.
-- A block has THREADS threads; `block_sum` and `block_max` combine one number of each of them in a fixed order.
+  blocks will do.
+- A kernel over rows has `width` threads for a row, a power of two up to THREADS, the threads of a block. It walks
+  through them by `for (Rows at(width, rows); at.more(); at.next())`: a thread takes the elements of `at.row` that
+  `at.lane`, `at.lane + width` … count. `row_sum` and `row_max` combine a number of each thread of a row in a fixed
+  order; all threads have to call them, also those without a row, for which `at.row` is past the end.
 
 No header is included: the text compiles wherever NVRTC is, and with a C++ compiler in tests/cuda.
 """
@@ -71,26 +74,41 @@ __device__ inline A not_a_number() { return (A)__int_as_float(0x7fc00000); }
 struct Add { template <typename N> __device__ static N of(N a, N b) { return a + b; } };
 struct Larger { template <typename N> __device__ static N of(N a, N b) { return a > b || a != a ? a : b; } };
 
-// One number of each thread, combined as a tree whose shape is always the same; every thread gets the result.
-// `parts` is shared memory for THREADS numbers.
-template <typename Combine, typename N> __device__ N block_tree(N value, N* parts) {
+struct Rows {
+    int width, lane;
+    long long rows, row, base, step;
+    __device__ Rows(long long width, long long rows) : width(width), lane(threadIdx.x % width), rows(rows) {
+        const int together = THREADS / width;
+        base = (long long)blockIdx.x * together;
+        step = (long long)gridDim.x * together;
+        row = base + threadIdx.x / width;
+    }
+    __device__ bool more() const { return base < rows; }  // the same for all threads of a block
+    __device__ void next() { base += step, row += step; }
+    __device__ I count(long long columns) const { return row < rows ? columns : 0; }
+};
+
+// One number of each of the `width` threads of a row, combined as a tree whose shape is always the same; each of them
+// gets the result. `parts` is shared memory for THREADS numbers.
+template <typename Combine, typename N> __device__ N row_tree(N value, int width, N* parts) {
+    const int lane = threadIdx.x % width;
     parts[threadIdx.x] = value;
     __syncthreads();
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) parts[threadIdx.x] = Combine::of(parts[threadIdx.x], parts[threadIdx.x + half]);
+    for (int half = width / 2; half > 0; half /= 2) {
+        if (lane < half) parts[threadIdx.x] = Combine::of(parts[threadIdx.x], parts[threadIdx.x + half]);
         __syncthreads();
     }
-    N result = parts[0];
+    N result = parts[threadIdx.x - lane];
     __syncthreads();  // the next one writes to the same place
     return result;
 }
-__device__ inline A block_sum(A value) {
+__device__ inline A row_sum(A value, int width) {
     __shared__ A parts[THREADS];
-    return block_tree<Add>(value, parts);
+    return row_tree<Add>(value, width, parts);
 }
-__device__ inline A block_max(A value) {
+__device__ inline A row_max(A value, int width) {
     __shared__ A parts[THREADS];
-    return block_tree<Larger>(value, parts);
+    return row_tree<Larger>(value, width, parts);
 }
 """
 
@@ -132,9 +150,14 @@ class Kernels:
         blocks = min(-(-size // THREADS), MOST_BLOCKS)
         self._kernel(name, like, size >= _WIDE_FROM)((blocks,), (THREADS,), (*arguments, size))
 
-    def rows(self, rows: int, name: str, like: Any, *arguments: Any) -> None:
-        """Starts a kernel whose blocks take a row of `like` at a time; its last parameter is the number of rows."""
-        self.blocks(min(rows, MOST_BLOCKS), name, like, *arguments, rows)
+    def rows(self, rows: int, columns: int, name: str, like: Any, *arguments: Any) -> None:
+        """Starts a kernel over rows; its last parameters are `columns`, the width, and the number of rows.
+
+        The width is such that a thread takes four elements of a row, if the row is not very long.
+        """
+        width = min(THREADS, 1 << max(0, (columns - 1) // 4).bit_length())
+        blocks = min(-(-rows * width // THREADS), MOST_BLOCKS)
+        self.blocks(blocks, name, like, *arguments, columns, width, rows)
 
     def blocks(self, blocks: int, name: str, like: Any, *arguments: Any) -> None:
         """Starts a kernel in so many blocks, compiled for the dtype and the number of elements of `like`."""

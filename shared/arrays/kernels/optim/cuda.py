@@ -88,7 +88,7 @@ extern "C" __global__ void squares(const __grid_constant__ Many all, double* sum
     const T* x = all.columns[0][part.which];
     double total = 0;
     for (long long i = part.first; i < part.size; i += part.step) total += (double)(A)x[i] * (double)(A)x[i];
-    total = block_tree<Add>(total, parts);
+    total = row_tree<Add>(total, THREADS, parts);
     if (threadIdx.x == 0) sums[part.which * (gridDim.x / all.many) + blockIdx.x / all.many] = total;
 }
 """)
