@@ -44,6 +44,15 @@ def change_an_index(t):
     return x.grad.tolist()
 
 
+def change_logits_after_the_loss(t):
+    logits = t.zeros(1, 2, requires_grad=True)
+    loss = t.nn.functional.cross_entropy(logits, t.tensor([0]))
+    with t.no_grad():
+        logits.add_(7)
+    loss.backward()
+    return logits.grad.tolist()
+
+
 def second_gradient_of_prod(t):
     x = t.tensor([2.0, 3.0], requires_grad=True)
     return [g.tolist() for g in t.autograd.grad(x.prod(), x, create_graph=True)]
@@ -75,6 +84,7 @@ STATEMENTS = {
     "chain of in-place changes": (chain_of_changes, [1.0, 1.0], RuntimeError),
     "change of an index": (change_an_index, [1.0, 1.0, 0.0], RuntimeError),
     "create_graph of prod": (second_gradient_of_prod, RuntimeError, [[3.0, 2.0]]),
+    "logits are kept": (change_logits_after_the_loss, RuntimeError, [[-0.5, 0.5]]),
     "gradients own their memory": (stride_of_a_gradient, (1,), (0,)),
     "inference_mode": (use_of_an_inference_tensor, [1.0, 1.0], RuntimeError),
     "median of ties": (median_of_ties, [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]),
