@@ -26,81 +26,75 @@ __all__ = [
 ]
 
 # NaN and infinities keep their meaning (see optim/cpu.py). In a pure sum they do so in any order, which vectors need.
-FASTMATH = {"contract", "nsz", "arcp"}
-ANY_ORDER = {"contract", "nsz", "arcp", "reassoc"}
+# Without "arcp", which would make 1 / √v an estimate with a correction: NaN where v is infinite.
+FASTMATH = {"contract", "nsz"}
+ANY_ORDER = {"contract", "nsz", "reassoc"}
 ROWS_TOGETHER = 64  # so many rows are summed in their own dtype before they are added to float64
 
 _threads = match_blas()
+
+# Rows are indexed, not cut out, and short loops stand where they are used: a row handed to a function is counted by its
+# array, atomically, and a call of many arguments takes as long as a hundred elements.
 
 
 # ---------------------------------------------------------------- sums over one row
 
 
 @numba.njit(fastmath=ANY_ORDER, error_model="numpy", cache=True, nogil=True)
-def _sum(x):
+def _sum(x, r):
     total = x.dtype.type(0)
-    for i in range(x.size):
-        total += x[i]
+    for i in range(x.shape[1]):
+        total += x[r, i]
     return total
 
 
 @numba.njit(fastmath=ANY_ORDER, error_model="numpy", cache=True, nogil=True)
-def _sum_of_squares(x, centre):
+def _sum_of_squares(x, r, centre):
     """Σ (x − centre)²"""
     total = x.dtype.type(0)
-    for i in range(x.size):
-        total += (x[i] - centre) * (x[i] - centre)
+    for i in range(x.shape[1]):
+        total += (x[r, i] - centre) * (x[r, i] - centre)
     return total
 
 
 @numba.njit(fastmath=ANY_ORDER, error_model="numpy", cache=True, nogil=True)
-def _sums_with(g, x, centre):
-    """Σ g and Σ g · (x − centre)"""
+def _sums_with(grad, x, r, centre):
+    """Σ grad and Σ grad · (x − centre)"""
     total, product = x.dtype.type(0), x.dtype.type(0)
-    for i in range(x.size):
-        total += g[i]
-        product += g[i] * (x[i] - centre)
+    for i in range(x.shape[1]):
+        total += grad[r, i]
+        product += grad[r, i] * (x[r, i] - centre)
     return total, product
 
 
 @numba.njit(fastmath=ANY_ORDER, error_model="numpy", cache=True, nogil=True)
-def _weighted_sums_with(g, weight, x, centre):
-    """Σ g · weight and Σ g · weight · (x − centre)"""
+def _sums_and_products(grad, weight, x, r, mean, inv_std, to_weight, to_bias):
+    """Σ grad · weight and Σ grad · weight · x̂; and to_weight += grad · x̂, to_bias += grad, element by element."""
     total, product = x.dtype.type(0), x.dtype.type(0)
-    for i in range(x.size):
-        scaled = g[i] * weight[i]
-        total += scaled
-        product += scaled * (x[i] - centre)
+    for i in range(x.shape[1]):
+        g, normalized = grad[r, i], (x[r, i] - mean) * inv_std
+        total += g * weight[i]
+        product += g * weight[i] * normalized
+        scale, shift = to_weight[i] + g * normalized, to_bias[i] + g
+        to_weight[i] = scale
+        to_bias[i] = shift
     return total, product
 
 
 # ---------------------------------------------------------------- rows with moments of their own: layer and RMS norm
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
-def _inverse_root(value, one):
-    """1 / √value without fastmath, which would make it an estimate with a correction: NaN for an infinite value"""
-    return one / np.sqrt(value)
-
-
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _scale_and_shift(x, mean, inv_std, weight, bias, out):
-    for i in range(x.size):
-        out[i] = (x[i] - mean) * inv_std * weight[i] + bias[i]
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _row_input(g, weight, x, mean, inv_std, along_mean, along_std, out):
-    for i in range(x.size):
-        out[i] = inv_std * (g[i] * weight[i] - along_mean - (x[i] - mean) * inv_std * along_std)
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _add_products(g, x, mean, inv_std, to_weight, to_bias):
-    """to_weight += g · x̂ and to_bias += g"""
-    for i in range(x.size):
-        to_weight[i] += g[i] * ((x[i] - mean) * inv_std)
-        to_bias[i] += g[i]
+def _layer_norm_piece(x, weight, bias, eps, centred, out, means, inv_stds):
+    """x (R, D) → out (R, D), means and inv_stds (R,); not `centred`, the mean is taken as 0: RMS norm."""
+    one, zero, count = x.dtype.type(1), x.dtype.type(0), x.dtype.type(x.shape[1])
+    for r in range(len(x)):
+        mean = _sum(x, r) / count if centred else zero
+        inv_std = one / np.sqrt(_sum_of_squares(x, r, mean) / count + eps)
+        for i in range(x.shape[1]):
+            out[r, i] = (x[r, i] - mean) * inv_std * weight[i] + bias[i]
+        means[r] = mean
+        inv_stds[r] = inv_std
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
@@ -108,34 +102,21 @@ def _empty_into(part, total):
     """total += part, which is 0 then"""
     for i in range(total.size):
         total[i] += part[i]
-        part[i] = 0
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _layer_norm_piece(x, weight, bias, eps, centred, out, means, inv_stds):
-    """x (R, D) → out (R, D), means and inv_stds (R,); not `centred`, the mean is taken as 0: RMS norm."""
-    count = x.dtype.type(x.shape[1])
-    for r in range(len(x)):
-        row = x[r]
-        mean = _sum(row) / count if centred else x.dtype.type(0)
-        inv_std = _inverse_root(_sum_of_squares(row, mean) / count + eps, x.dtype.type(1))
-        _scale_and_shift(row, mean, inv_std, weight, bias, out[r])
-        means[r] = mean
-        inv_stds[r] = inv_std
+    part[:] = 0
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _layer_norm_input_piece(grad, x, weight, means, inv_stds, centred, out, to_weight, to_bias):
     """grad and x (R, D) → out (R, D); to_weight and to_bias (D,), float64, are added to."""
-    count = x.dtype.type(x.shape[1])
+    zero, count = x.dtype.type(0), x.dtype.type(x.shape[1])
     weight_part, bias_part = np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
     for r in range(len(x)):
-        g, row, mean, inv_std = grad[r], x[r], means[r], inv_stds[r]
-        along_mean, along_std = _weighted_sums_with(g, weight, row, mean)
-        along_mean = along_mean / count if centred else x.dtype.type(0)
-        along_std = along_std * inv_std / count
-        _row_input(g, weight, row, mean, inv_std, along_mean, along_std, out[r])
-        _add_products(g, row, mean, inv_std, weight_part, bias_part)
+        mean, inv_std = means[r], inv_stds[r]
+        total, product = _sums_and_products(grad, weight, x, r, mean, inv_std, weight_part, bias_part)
+        level = total / count if centred else zero
+        tilt = product / count * inv_std
+        for i in range(x.shape[1]):
+            out[r, i] = (grad[r, i] * weight[i] - level - (x[r, i] - mean) * tilt) * inv_std
         if r % ROWS_TOGETHER == ROWS_TOGETHER - 1:
             _empty_into(weight_part, to_weight)
             _empty_into(bias_part, to_bias)
@@ -151,43 +132,36 @@ def _layer_norm_input_piece(grad, x, weight, means, inv_stds, centred, out, to_w
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _row_moments_piece(x, means, squares):
     """x (R, L) → the means and the sums of squared deviations from them (R,), float64."""
+    count = x.dtype.type(x.shape[1])
     for r in range(len(x)):
-        mean = _sum(x[r]) / x.dtype.type(x.shape[1])
+        mean = _sum(x, r) / count
         means[r] = mean
-        squares[r] = _sum_of_squares(x[r], mean)
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _affine(x, centre, scale, shift, out):
-    for i in range(x.size):
-        out[i] = (x[i] - centre) * scale + shift
+        squares[r] = _sum_of_squares(x, r, mean)
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _affine_piece(x, centres, scales, shifts, out):
     """(x − centre) · scale + shift, row by row: x (R, L) and three times (R,) → out (R, L)."""
     for r in range(len(x)):
-        _affine(x[r], centres[r], scales[r], shifts[r], out[r])
+        centre, scale, shift = centres[r], scales[r], shifts[r]
+        for i in range(x.shape[1]):
+            out[r, i] = (x[r, i] - centre) * scale + shift
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _row_sums_piece(grad, x, centres, totals, products):
     """Σ grad and Σ grad · (x − centre), row by row: (R, L), (R, L) and (R,) → (R,) and (R,), float64."""
     for r in range(len(x)):
-        totals[r], products[r] = _sums_with(grad[r], x[r], centres[r])
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _combine(g, x, centre, slope, level, tilt, out):
-    for i in range(x.size):
-        out[i] = slope * g[i] - level - (x[i] - centre) * tilt
+        totals[r], products[r] = _sums_with(grad, x, r, centres[r])
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
 def _combine_piece(grad, x, centres, slopes, levels, tilts, out):
     """slope · grad − level − (x − centre) · tilt, row by row."""
     for r in range(len(x)):
-        _combine(grad[r], x[r], centres[r], slopes[r], levels[r], tilts[r], out[r])
+        centre, slope, level, tilt = centres[r], slopes[r], levels[r], tilts[r]
+        for i in range(x.shape[1]):
+            out[r, i] = slope * grad[r, i] - level - (x[r, i] - centre) * tilt
 
 
 # ---------------------------------------------------------------- all rows, among threads
