@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import ModuleType
 from typing import Any
 
 from shared.arrays import dtypes
 from shared.arrays.device import special, xp
+from shared.arrays.kernels import activation as kernels
 from shared.autograd import Function
 from shared.ops import arithmetic
 from shared.ops.operands import Operand, as_floating, promote
 from shared.tensor import Tensor
 
 TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
+
+
+def math_of_tensors(x: Any) -> ModuleType | None:
+    """This module, where `exp`, `erf`, `where` … of Tensors are, if `x` is one, else None: what the kernels ask for."""
+    return sys.modules[__name__] if isinstance(x, Tensor) else None
 
 
 class Neg(Function):
@@ -185,18 +193,18 @@ class Tanh(Function):
 
 
 class Sigmoid(Function):
-    """1 / (1 + e⁻ˣ), written as (1 + tanh(x/2)) / 2, which cannot overflow"""
+    """1 / (1 + e⁻ˣ)"""
 
     twice = True
 
     def forward(self, x):
-        out = ((xp(x).tanh(x * 0.5) + 1) * 0.5).astype(x.dtype, copy=False)
+        out = kernels.sigmoid(x)
         self.saved = (out,)
         return out
 
     def backward(self, grad):
         (out,) = self.saved
-        return grad * out * (1 - out)
+        return kernels.sigmoid_input(grad, out, math_of_tensors(grad))
 
 
 class Erf(Function):
