@@ -34,7 +34,7 @@ _POWER_64 = (
     *(1.540353044173605e-04, 1.525273382983612e-05, 1.321544258792169e-06, 1.0178062445845774e-07),
     *(7.072585949269223e-09, 4.4549605981865186e-10),
 )
-# Q(a) (1 + a/4) = e^(a²/2) Φ(−a) (1 + a/4) in a/4 / (1 + a/4), lowest power first: 1/2, then mpmath.chebyfit of the rest
+# Q(a) (1 + a/4) in s = a/4 / (1 + a/4), lowest power first: 1/2, then mpmath.chebyfit of the rest of it, divided by s,
 # with 8 coefficients up to a = 13.3, error 5.3e-8, and with 22 up to a = 38, error 1.8e-17.
 _TAIL_32 = tuple(
     f4(c)
