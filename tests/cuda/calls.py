@@ -253,4 +253,43 @@ def _channels(shape: tuple[int, ...], affine: bool) -> Iterator[Call]:
         yield Call("norm", "group_norm_input", f"{what} {groups}", made, launches, {}, WIDE, 20.0)
 
 
-CALLS = [*_optim(), *_pool(), *_conv(), *_softmax(), *_norm()]
+# ---------------------------------------------------------------- element by element
+
+
+def _activation() -> Iterator[Call]:
+    names = ("relu", "sigmoid", "silu", "gelu", "gelu_tanh")
+    for name in names:
+        for shape in ((), (0, 3), (255,), (7, 300)):
+            made = lambda d, s=shape: [np.asarray(d(*s, special=True) * 4)]  # noqa: E731
+            launches = () if 0 in shape else ("forward_" + name,)
+            yield Call("activation", name, str(shape), made, launches, {}, ALL)
+            made = lambda d, s=shape: [d(*s), d(*s, special=True)]  # noqa: E731
+            launches = () if 0 in shape else ("backward_" + name,)
+            yield Call("activation", name + "_input", str(shape), made, launches, {}, ALL, 2.0)
+    for name in names:
+        made = lambda d: [d(40, special=True), np.abs(d(40))]  # noqa: E731
+        yield Call("activation", name + "_input", "infinite gradient", made, ("backward_" + name,))
+    for kind in ("relu", "silu", "gelu", "gelu_tanh"):
+        for shape in ((1, 1), (3, 5, 7), (40, 33)):
+            made = lambda d, k=kind, s=shape: [k, d(*s), d(s[-1])]  # noqa: E731
+            yield Call("activation", "biased", f"{kind} {shape}", made, (f"biased_forward_{kind}",), {}, ALL)
+            made = lambda d, k=kind, s=shape: [k, d(*s), d(*s), d(s[-1])]  # noqa: E731
+            yield Call("activation", "biased_input", f"{kind} {shape}", made, (f"biased_backward_{kind}",), {}, WIDE)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _embedding() -> Iterator[Call]:
+    for shape in ((), (5,), (0,), (4, 100)):
+        uses = np.asarray(np.arange(np.prod(shape, dtype=int)) * 13 % 17 // 2).reshape(shape)
+        launches = () if 0 in shape else ("look_up",)
+        made = lambda d, u=uses: [d(9, 33), u]  # noqa: E731
+        yield Call("embedding", "embedding", str(shape), made, launches, {}, ALL)
+        launches = () if 0 in shape else ("add_uses",)
+        for padding in (None, 0, -1):
+            made = lambda d, u=uses, p=padding: [d(*u.shape, 33), u, 9, p]  # noqa: E731
+            yield Call("embedding", "embedding_weight", f"{shape} {padding}", made, launches, {}, WIDE, 10.0)
+
+
+CALLS = [*_optim(), *_pool(), *_conv(), *_softmax(), *_norm(), *_activation(), *_embedding()]

@@ -21,7 +21,7 @@
 #define __shared__ static
 #define __launch_bounds__(...)
 
-using std::ceil, std::erf, std::exp, std::fabs, std::floor, std::fma, std::fmax, std::fmin, std::isinf, std::isnan,
+using std::ceil, std::erf, std::erfc, std::exp, std::fabs, std::floor, std::fma, std::fmax, std::fmin, std::isinf, std::isnan,
     std::log, std::log1p, std::pow, std::sqrt, std::tanh;
 
 struct uint3 { unsigned x, y, z; };

@@ -36,8 +36,8 @@ def flat(value: Any) -> list[Any]:
 def run(call: Call, module: Any, arguments: list[Any]) -> list[np.ndarray]:
     """Everything a function returned or may have changed."""
     result = getattr(module, call.function)(*arguments, **call.options)
-    found = [a for a in flat([result, arguments]) if isinstance(a, np.ndarray)]
-    return [a.get() if is_gpu_array(a) else a for a in found]
+    found = [a for a in flat([result, arguments]) if isinstance(a, (np.ndarray, np.generic))]
+    return [a.get() if is_gpu_array(a) else np.asarray(a) for a in found]
 
 
 @pytest.mark.parametrize(("call", "dtype"), [(c, d) for c in CALLS for d in c.dtypes], ids=str)
@@ -72,9 +72,12 @@ def test_every_kernel_is_among_the_calls(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whatever_numba_serves_cuda_serves_too(family):
     """`select` chooses a whole module: a function that is missing from it would be an AttributeError."""
-    modules = [importlib.import_module(f"shared.arrays.kernels.{family}.{name}") for name in ("cpu", "cuda")]
-    assert set(modules[0].__all__) - {"warm_up"} == set(modules[1].__all__)
-    assert all(callable(getattr(modules[1], name)) for name in modules[1].__all__)
+    package, cpu, cuda = (
+        importlib.import_module(f"shared.arrays.kernels.{family}{name}") for name in ("", ".cpu", ".cuda")
+    )
+    served = {name for name in package.__all__ if hasattr(cpu, name)}
+    assert served and served == set(cuda.__all__) & set(package.__all__)
+    assert all(callable(getattr(cuda, name)) for name in cuda.__all__)
 
 
 def test_columns_that_do_not_fit_are_made_a_part_at_a_time(monkeypatch):

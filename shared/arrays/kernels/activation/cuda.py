@@ -21,8 +21,6 @@ __all__ = [
     "sigmoid_input",
     "silu",
     "silu_input",
-    "tanh",
-    "tanh_input",
 ]
 
 Array = Any  # cupy.ndarray
@@ -45,9 +43,6 @@ __device__ inline A sigmoid_of(A x) {
 }
 __device__ inline A sigmoid_input_of(A g, A out) { return g * out * (1 - out); }
 
-__device__ inline A tanh_of(A x) { return tanh(x); }
-__device__ inline A tanh_input_of(A g, A out) { return g * (1 - out * out); }
-
 __device__ inline A silu_of(A x) { return x * sigmoid_of(x); }
 __device__ inline A silu_input_of(A g, A x) {
     A s = sigmoid_of(x);
@@ -67,25 +62,25 @@ __device__ inline A gelu_tanh_input_of(A g, A x) {
 )
 
 _PLAIN = r"""
-extern "C" __global__ void NAME(const T* x, T* out, long long size) {
+extern "C" __global__ void forward_NAME(const T* x, T* out, long long size) {
     for (I i = first(); i < size; i += step()) out[i] = T(NAME_of((A)x[i]));
 }
-extern "C" __global__ void NAME_input(const T* grad, const T* other, T* out, long long size) {
+extern "C" __global__ void backward_NAME(const T* grad, const T* other, T* out, long long size) {
     for (I i = first(); i < size; i += step()) out[i] = T(NAME_input_of((A)grad[i], (A)other[i]));
 }
 """
 _BIASED = r"""
-extern "C" __global__ void biased_NAME(const T* x, const T* bias, T* out, long long columns, long long size) {
+extern "C" __global__ void biased_forward_NAME(const T* x, const T* bias, T* out, long long columns, long long size) {
     for (I i = first(); i < size; i += step()) out[i] = T(NAME_of((A)x[i] + (A)bias[i % columns]));
 }
-extern "C" __global__ void biased_NAME_input(const T* grad, const T* x, const T* bias, T* out, long long columns,
-                                             long long size) {
+extern "C" __global__ void biased_backward_NAME(const T* grad, const T* x, const T* bias, T* out,
+                                                long long columns, long long size) {
     for (I i = first(); i < size; i += step()) {
         out[i] = T(NAME_input_of((A)grad[i], (A)x[i] + (A)bias[i % columns]));
     }
 }
 """
-_NAMES = ("relu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh")
+_NAMES = ("relu", "sigmoid", "silu", "gelu", "gelu_tanh")
 
 kernels = Kernels(
     _FUNCTIONS
@@ -105,69 +100,59 @@ def _over(name: str, *arrays: Array, columns: tuple[int, ...] = ()) -> Array:
 
 def relu(x: Array) -> Array:
     """`reference.relu`."""
-    return _over("relu", x)
+    return _over("forward_relu", x)
 
 
 def relu_input(grad: Array, out: Array) -> Array:
     """`reference.relu_input`."""
-    return _over("relu_input", grad, out)
+    return _over("backward_relu", grad, out)
 
 
 def sigmoid(x: Array) -> Array:
     """`reference.sigmoid`."""
-    return _over("sigmoid", x)
+    return _over("forward_sigmoid", x)
 
 
 def sigmoid_input(grad: Array, out: Array) -> Array:
     """`reference.sigmoid_input`."""
-    return _over("sigmoid_input", grad, out)
-
-
-def tanh(x: Array) -> Array:
-    """`reference.tanh`."""
-    return _over("tanh", x)
-
-
-def tanh_input(grad: Array, out: Array) -> Array:
-    """`reference.tanh_input`."""
-    return _over("tanh_input", grad, out)
+    return _over("backward_sigmoid", grad, out)
 
 
 def silu(x: Array) -> Array:
     """`reference.silu`."""
-    return _over("silu", x)
+    return _over("forward_silu", x)
 
 
 def silu_input(grad: Array, x: Array) -> Array:
     """`reference.silu_input`."""
-    return _over("silu_input", grad, x)
+    return _over("backward_silu", grad, x)
 
 
 def gelu(x: Array) -> Array:
     """`reference.gelu`."""
-    return _over("gelu", x)
+    return _over("forward_gelu", x)
 
 
 def gelu_input(grad: Array, x: Array) -> Array:
     """`reference.gelu_input`."""
-    return _over("gelu_input", grad, x)
+    return _over("backward_gelu", grad, x)
 
 
 def gelu_tanh(x: Array) -> Array:
     """`reference.gelu_tanh`."""
-    return _over("gelu_tanh", x)
+    return _over("forward_gelu_tanh", x)
 
 
 def gelu_tanh_input(grad: Array, x: Array) -> Array:
     """`reference.gelu_tanh_input`."""
-    return _over("gelu_tanh_input", grad, x)
+    return _over("backward_gelu_tanh", grad, x)
 
 
 def biased(kind: str, x: Array, bias: Array) -> Array:
     """`reference.biased`."""
-    return _over(f"biased_{kind}", x, bias, columns=bias.shape)
+    return _over(f"biased_forward_{kind}", x, bias, columns=bias.shape)
 
 
 def biased_input(kind: str, grad: Array, x: Array, bias: Array) -> Array:
     """`reference.biased_input`."""
-    return _over(f"biased_{kind}_input", grad, x, bias, columns=bias.shape)
+    return _over(f"biased_backward_{kind}", grad, x, bias, columns=bias.shape)
