@@ -126,52 +126,132 @@ def _layer_norm_input_piece(grad, x, weight, means, inv_stds, centred, out, to_w
 
 # ---------------------------------------------------------------- rows with given numbers: batch and group norm
 
-# A row is one channel of one image. What belongs to several of them is put together by NumPy, in float64.
+# A row is one channel of one image. What belongs to several rows is put together in float64. Numbers come for every row
+# or, K of them, for the channels of every image: row r has number r mod K. Pieces go from row `first` to `last`.
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _row_moments_piece(x, means, squares):
+def _row_moments_piece(x, first, last, means, squares):
     """x (R, L) → the means and the sums of squared deviations from them (R,), float64."""
     count = x.dtype.type(x.shape[1])
-    for r in range(len(x)):
+    for r in range(first, last):
         mean = _sum(x, r) / count
         means[r] = mean
         squares[r] = _sum_of_squares(x, r, mean)
 
 
+@numba.njit(error_model="numpy", cache=True, nogil=True)
+def _pool(means, squares, count, step, stride, mean, variance):
+    """The moments of several rows of `count` elements together, from theirs (Chan et al., 1983).
+
+    Set k has the rows k · step + j · stride; all sets together all rows.
+    """
+    members = means.size // mean.size
+    for k in range(mean.size):
+        total, square = 0.0, 0.0
+        for j in range(members):
+            total += means[k * step + j * stride]
+        centre = total / members
+        for j in range(members):
+            r = k * step + j * stride
+            square += squares[r] + count * (means[r] - centre) * (means[r] - centre)
+        mean[k] = centre
+        variance[k] = square / (count * members)
+
+
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _affine_piece(x, centres, scales, shifts, out):
-    """(x − centre) · scale + shift, row by row: x (R, L) and three times (R,) → out (R, L)."""
-    for r in range(len(x)):
-        centre, scale, shift = centres[r], scales[r], shifts[r]
+def _affine_piece(x, first, last, centres, scales, shifts, out):
+    """(x − centre) · scale + shift: x (R, L) and three times (K,) → out (R, L)."""
+    for r in range(first, last):
+        k = r % centres.size
+        centre, scale, shift = centres[k], scales[k], shifts[k]
         for i in range(x.shape[1]):
             out[r, i] = (x[r, i] - centre) * scale + shift
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _row_sums_piece(grad, x, centres, totals, products):
-    """Σ grad and Σ grad · (x − centre), row by row: (R, L), (R, L) and (R,) → (R,) and (R,), float64."""
-    for r in range(len(x)):
-        totals[r], products[r] = _sums_with(grad, x, r, centres[r])
+def _row_sums_piece(grad, first, last, x, centres, totals, products):
+    """Σ grad and Σ grad · (x − centre) of every row: (R, L), (R, L) and (K,) → (R,) and (R,), float64."""
+    for r in range(first, last):
+        totals[r], products[r] = _sums_with(grad, x, r, centres[r % centres.size])
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _combine_piece(grad, x, centres, slopes, levels, tilts, out):
-    """slope · grad − level − (x − centre) · tilt, row by row."""
-    for r in range(len(x)):
-        centre, slope, level, tilt = centres[r], slopes[r], levels[r], tilts[r]
+def _combine_piece(grad, first, last, x, centres, slopes, levels, tilts, out):
+    """slope · grad − level − (x − centre) · tilt: (R, L), (R, L) and four times (K,) → out (R, L)."""
+    for r in range(first, last):
+        k = r % centres.size
+        centre, slope, level, tilt = centres[k], slopes[k], levels[k], tilts[k]
         for i in range(x.shape[1]):
             out[r, i] = slope * grad[r, i] - level - (x[r, i] - centre) * tilt
 
 
-# ---------------------------------------------------------------- all rows, among threads
+# ---------------------------------------------------------------- columns: batch norm of (N, C)
+
+# Channels lie side by side here, so that vectors hold several of them.
 
 
-def _share(piece, *arrays):
-    """piece(*arrays), every array cut along the rows, on as many threads as the first one is large enough for."""
-    rows = len(arrays[0])
-    tasks = min(_threads, rows) if arrays[0].size >= PARALLEL_FROM else 1
-    share(lambda _, a, b: piece(*[array[a:b] for array in arrays]), rows, tasks)
+@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def _column_moments(x, means, variances):
+    """x (N, C) → the means and variances of the columns (C,), in the dtype of x."""
+    part, total = np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1])
+    for r in range(len(x)):
+        for i in range(x.shape[1]):
+            part[i] += x[r, i]
+        if r % ROWS_TOGETHER == ROWS_TOGETHER - 1:
+            _empty_into(part, total)
+    _empty_into(part, total)
+    for i in range(x.shape[1]):
+        means[i] = total[i] / len(x)
+    total[:] = 0
+    for r in range(len(x)):
+        for i in range(x.shape[1]):
+            part[i] += (x[r, i] - means[i]) * (x[r, i] - means[i])
+        if r % ROWS_TOGETHER == ROWS_TOGETHER - 1:
+            _empty_into(part, total)
+    _empty_into(part, total)
+    for i in range(x.shape[1]):
+        variances[i] = total[i] / len(x)
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def _affine_columns(x, centres, scales, shifts, out):
+    """(x − centre) · scale + shift: x (N, C) and three times (C,) → out (N, C)."""
+    for r in range(len(x)):
+        for i in range(x.shape[1]):
+            out[r, i] = (x[r, i] - centres[i]) * scales[i] + shifts[i]
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def _column_sums(grad, x, centres, totals, products):
+    """Σ grad and Σ grad · (x − centre) of every column: (N, C), (N, C) and (C,) → added to (C,) and (C,), float64."""
+    total_part, product_part = np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
+    for r in range(len(x)):
+        for i in range(x.shape[1]):
+            total, product = total_part[i] + grad[r, i], product_part[i] + grad[r, i] * (x[r, i] - centres[i])
+            total_part[i] = total
+            product_part[i] = product
+        if r % ROWS_TOGETHER == ROWS_TOGETHER - 1:
+            _empty_into(total_part, totals)
+            _empty_into(product_part, products)
+    _empty_into(total_part, totals)
+    _empty_into(product_part, products)
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+def _combine_columns(grad, x, centres, slopes, levels, tilts, out):
+    """slope · grad − level − (x − centre) · tilt: (N, C), (N, C) and four times (C,) → out (N, C)."""
+    for r in range(len(x)):
+        for i in range(x.shape[1]):
+            out[r, i] = slopes[i] * grad[r, i] - levels[i] - (x[r, i] - centres[i]) * tilts[i]
+
+
+# ---------------------------------------------------------------- layer and RMS norm, among threads
+
+
+def _tasks(x):
+    """How many threads share the rows of x: 1 where that is not worth it."""
+    return min(_threads, len(x)) if x.size >= PARALLEL_FROM else 1
 
 
 def layer_norm(x, weight, bias, eps):
@@ -189,13 +269,10 @@ def _layer_norm(x, weight, bias, eps, centred):
     rows, width = x.shape
     weight = np.ones(width, x.dtype) if weight is None else weight
     bias = np.zeros(width, x.dtype) if bias is None else bias
-    out, means, inv_stds = np.empty_like(x), np.empty((rows, 1), x.dtype), np.empty((rows, 1), x.dtype)
-    eps = x.dtype.type(eps)
-    _share(
-        lambda x, out, means, inv_stds: _layer_norm_piece(x, weight, bias, eps, centred, out, means, inv_stds),
-        *(x, out, means.reshape(rows), inv_stds.reshape(rows)),
-    )
-    return out, means, inv_stds
+    out, means, inv_stds = np.empty_like(x), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    numbers = (weight, bias, x.dtype.type(eps), centred)
+    share(lambda _, a, b: _layer_norm_piece(x[a:b], *numbers, out[a:b], means[a:b], inv_stds[a:b]), rows, _tasks(x))
+    return out, means[:, None], inv_stds[:, None]
 
 
 def layer_norm_input(grad, x, mean, inv_std, weight):
@@ -212,7 +289,7 @@ def _layer_norm_input(grad, x, mean, inv_std, weight, centred):
     rows, width = x.shape
     weight = np.ones(width, x.dtype) if weight is None else weight
     mean, inv_std, out = mean.reshape(rows), inv_std.reshape(rows), np.empty_like(x)
-    tasks = min(_threads, rows) if x.size >= PARALLEL_FROM else 1
+    tasks = _tasks(x)
     sums = np.zeros((tasks, 2, width))
 
     def piece(task, a, b):
@@ -224,112 +301,136 @@ def _layer_norm_input(grad, x, mean, inv_std, weight, centred):
     return out, to_weight, to_bias
 
 
-def _for_rows(values, x):
-    """Numbers per channel, or per channel of each image, for each row of (N · C, L), in the dtype of x."""
-    return np.broadcast_to(np.asarray(values, x.dtype), x.shape[:2]).reshape(x.shape[0] * x.shape[1])
+# ---------------------------------------------------------------- batch and group norm, among threads
+
+# x is (N, C, L) again. With one position the channels are columns, and one thread is enough.
+
+
+def _in_columns(x, numbers):
+    return x.shape[2] == 1 and len(numbers) == x.shape[1]
 
 
 def _rows(x):
     return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
 
-def _channel_rows_moments(x):
-    """The moments of the rows of x (N, C, L): the means and the sums of squared deviations (N, C), float64."""
-    n, channels, _ = x.shape
-    means, squares = np.empty((n, channels)), np.empty((n, channels))
-    _share(_row_moments_piece, _rows(x), means.reshape(n * channels), squares.reshape(n * channels))
-    return means, squares
+def _for_rows(piece, x, *others):
+    """piece(x, first, last, *others), the rows of x among threads."""
+    rows = _rows(x)
+    share(lambda _, a, b: piece(rows, a, b, *others), len(rows), _tasks(rows))
 
 
-def _pooled(means, squares, count, axis):
-    """The mean and variance of several sets of `count` values together, from their own (Chan et al., 1983)."""
-    mean = means.mean(axis=axis, keepdims=True)
-    total = squares.sum(axis=axis) + count * ((means - mean) ** 2).sum(axis=axis)
-    return mean.squeeze(axis), total / (count * means.shape[axis])
+def _in_dtype(x, *numbers):
+    return [np.ascontiguousarray(a, x.dtype) for a in numbers]
 
 
-def _normalized(x, mean, variance, weight, bias, eps):
-    """x (N, C, L) with moments and parameters of (C,) or (N, C)."""
-    scale = (variance.astype(np.float64) + eps) ** -0.5
-    scale = scale if weight is None else scale * weight
+def _affine(x, centres, scales, shifts):
+    """(x − centre) · scale + shift, with numbers (C,) or (N · C,)."""
     out = np.empty_like(x)
-    numbers = [_for_rows(v, x) for v in (mean, scale, 0 if bias is None else bias)]
-    _share(_affine_piece, _rows(x), *numbers, _rows(out))
+    numbers = _in_dtype(x, centres, scales, shifts)
+    if _in_columns(x, centres):
+        _affine_columns(x[:, :, 0], *numbers, out[:, :, 0])
+    else:
+        _for_rows(_affine_piece, x, *numbers, _rows(out))
     return out
+
+
+def _combined(grad, x, centres, slopes, levels, tilts):
+    """slope · grad − level − (x − centre) · tilt, with numbers (C,) or (N · C,)."""
+    out = np.empty_like(x)
+    numbers = _in_dtype(x, centres, slopes, levels, tilts)
+    if _in_columns(x, centres):
+        _combine_columns(grad[:, :, 0], x[:, :, 0], *numbers, out[:, :, 0])
+    else:
+        _for_rows(_combine_piece, grad, _rows(x), *numbers, _rows(out))
+    return out
+
+
+def _moments(x, sets, step, stride):
+    """The means and variances of sets of rows, as in `_pool`."""
+    means, squares = np.empty(x.shape[0] * x.shape[1]), np.empty(x.shape[0] * x.shape[1])
+    _for_rows(_row_moments_piece, x, means, squares)
+    mean, variance = np.empty(sets, x.dtype), np.empty(sets, x.dtype)
+    _pool(means, squares, x.shape[2], step, stride, mean, variance)
+    return mean, variance
+
+
+def _sums(grad, x, centres):
+    """Σ grad and Σ grad · (x − centre) of every row (N · C,), with centres (C,) or (N · C,); float64."""
+    totals, products = np.empty(x.shape[0] * x.shape[1]), np.empty(x.shape[0] * x.shape[1])
+    _for_rows(_row_sums_piece, grad, _rows(x), centres, totals, products)
+    return totals, products
+
+
+def _channel_sums(grad, x, mean):
+    """Σ grad and Σ grad · (x − mean) of every channel (C,), float64."""
+    if _in_columns(x, mean):
+        sums = np.zeros((2, len(mean)))
+        _column_sums(grad[:, :, 0], x[:, :, 0], mean, *sums)
+        return sums
+    return [sums.reshape(x.shape[:2]).sum(axis=0) for sums in _sums(grad, x, mean)]
 
 
 def normalize_channels(x, mean, variance, weight, bias, eps):
     """`reference.normalize_channels` in one pass."""
-    return _normalized(x, mean, variance, weight, bias, eps)
+    scale = 1 / np.sqrt(variance.astype(np.float64) + eps)
+    scale = scale if weight is None else scale * weight
+    return _affine(x, mean, scale, np.zeros_like(mean) if bias is None else bias)
 
 
 def batch_norm(x, weight, bias, eps):
-    """`reference.batch_norm`: the moments of every row in one pass, the result in another."""
-    mean, variance = _pooled(*_channel_rows_moments(x), x.shape[2], 0)
-    mean, variance = mean.astype(x.dtype), variance.astype(x.dtype)
-    return _normalized(x, mean, variance, weight, bias, eps), mean, variance
-
-
-def group_norm(x, groups, weight, bias, eps):
-    """`reference.group_norm`, as `batch_norm`."""
-    n, channels, length = x.shape
-    moments = [m.reshape(n * groups, channels // groups) for m in _channel_rows_moments(x)]
-    mean, variance = (m.astype(x.dtype)[:, None] for m in _pooled(*moments, length, 1))
-    shared = [np.repeat(m, channels // groups).reshape(n, channels) for m in (mean, variance)]
-    return _normalized(x, *shared, weight, bias, eps), mean, variance
-
-
-def _sums_by_row(grad, x, mean):
-    """Σ grad and Σ grad · (x − mean) for every row of (N, C, L): (N, C) and (N, C), float64."""
-    n, channels, _ = x.shape
-    totals, products = np.empty((n, channels)), np.empty((n, channels))
-    sums = (totals.reshape(n * channels), products.reshape(n * channels))
-    _share(_row_sums_piece, _rows(grad), _rows(x), _for_rows(mean, x), *sums)
-    return totals, products
-
-
-def _combined(grad, x, mean, slope, level, tilt):
-    """slope · grad − level − (x − mean) · tilt, with numbers of (C,) or (N, C)."""
-    out = np.empty_like(x)
-    numbers = [_for_rows(v, x) for v in (mean, slope, level, tilt)]
-    _share(_combine_piece, _rows(grad), _rows(x), *numbers, _rows(out))
-    return out
+    """`reference.batch_norm`: the moments in one pass, the result in another."""
+    channels = x.shape[1]
+    if x.shape[2] == 1:
+        mean, variance = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+        _column_moments(x[:, :, 0], mean, variance)
+    else:
+        mean, variance = _moments(x, channels, 1, channels)
+    return normalize_channels(x, mean, variance, weight, bias, eps), mean, variance
 
 
 def batch_norm_input(grad, x, mean, inv_std, weight):
-    """`reference.batch_norm_input`: the sums over every row in one pass, the result in another."""
-    totals, products = _sums_by_row(grad, x, mean)
+    """`reference.batch_norm_input`: the sums in one pass, the result in another."""
+    to_bias, product = _channel_sums(grad, x, mean)
     count, inv_std = x.shape[0] * x.shape[2], inv_std.astype(np.float64)
-    to_bias, to_weight = totals.sum(axis=0), products.sum(axis=0) * inv_std
+    to_weight = product * inv_std
     slope = inv_std if weight is None else weight * inv_std
     to_x = _combined(grad, x, mean, slope, slope * to_bias / count, slope * inv_std * to_weight / count)
-    return to_x, to_weight.astype(x.dtype), to_bias.astype(x.dtype)
+    return to_x, *_in_dtype(x, to_weight, to_bias)
 
 
 def normalize_channels_input(grad, x, mean, inv_std, weight):
     """`reference.normalize_channels_input`."""
-    totals, products = _sums_by_row(grad, x, mean)
-    slope = inv_std if weight is None else weight * inv_std
-    to_x = np.empty_like(x)
-    _share(_affine_piece, _rows(grad), *[_for_rows(v, x) for v in (0, slope, 0)], _rows(to_x))
-    return to_x, (products.sum(axis=0) * inv_std).astype(x.dtype), totals.sum(axis=0).astype(x.dtype)
+    to_bias, product = _channel_sums(grad, x, mean)
+    to_x = _affine(grad, np.zeros_like(mean), inv_std if weight is None else weight * inv_std, np.zeros_like(mean))
+    return to_x, *_in_dtype(x, product * inv_std, to_bias)
+
+
+def group_norm(x, groups, weight, bias, eps):
+    """`reference.group_norm`: the moments in one pass, the result in another."""
+    n, channels, together = x.shape[0], x.shape[1], x.shape[1] // groups
+    mean, variance = _moments(x, n * groups, together, 1)
+    scale = np.repeat(1 / np.sqrt(variance.astype(np.float64) + eps), together)
+    scale = scale if weight is None else scale * np.tile(weight, n)
+    shift = np.zeros(n * channels, x.dtype) if bias is None else np.tile(bias, n)
+    return _affine(x, np.repeat(mean, together), scale, shift), mean[:, None], variance[:, None]
 
 
 def group_norm_input(grad, x, groups, mean, inv_std, weight):
-    """`reference.group_norm_input`, as `batch_norm_input`."""
+    """`reference.group_norm_input`: the sums in one pass, the result in another."""
     n, channels, length = x.shape
-    mean, inv_std = (np.repeat(m.astype(np.float64), channels // groups).reshape(n, channels) for m in (mean, inv_std))
-    totals, products = _sums_by_row(grad, x, mean)
-    products = products * inv_std
+    together = channels // groups
+    centres, inv_std = np.repeat(mean, together), np.repeat(inv_std.astype(np.float64), together)
+    totals, products = _sums(grad, x, centres)
+    products *= inv_std
+    slopes = np.ones(n * channels) if weight is None else np.tile(weight, n)
 
     def shares(sums):
-        """The mean over a group's values of the gradient by x̂, or of that times x̂; for each row."""
-        weighted = (sums if weight is None else sums * weight).reshape(n * groups, channels // groups)
-        return np.repeat(weighted.sum(axis=1) / (weighted.shape[1] * length), channels // groups).reshape(n, channels)
+        """The mean over a group's values of the gradient by x̂, or of that times x̂, for every row."""
+        return np.repeat((sums * slopes).reshape(n * groups, together).mean(axis=1) / length, together)
 
-    slope = inv_std if weight is None else weight * inv_std
-    to_x = _combined(grad, x, mean, slope, inv_std * shares(totals), inv_std * inv_std * shares(products))
-    return to_x, products.sum(axis=0).astype(x.dtype), totals.sum(axis=0).astype(x.dtype)
+    to_x = _combined(grad, x, centres, slopes * inv_std, inv_std * shares(totals), inv_std**2 * shares(products))
+    return to_x, *[sums.reshape(n, channels).sum(axis=0).astype(x.dtype) for sums in (products, totals)]
 
 
 def warm_up() -> None:
@@ -339,7 +440,12 @@ def warm_up() -> None:
         x, row = np.zeros((1, 1), dtype), np.zeros(1, dtype)
         _layer_norm_piece(x, row, row, dtype(1), True, x, row, row)
         _layer_norm_input_piece(x, x, row, row, row, True, x, wide, wide)
-        _row_moments_piece(x, wide, wide)
-        _affine_piece(x, row, row, row, x)
-        _row_sums_piece(x, x, row, wide, wide)
-        _combine_piece(x, x, row, row, row, row, x)
+        _row_moments_piece(x, 0, 1, wide, wide)
+        _pool(wide, wide, 1, 1, 1, row, row)
+        _affine_piece(x, 0, 1, row, row, row, x)
+        _row_sums_piece(x, 0, 1, x, row, wide, wide)
+        _combine_piece(x, 0, 1, x, row, row, row, row, x)
+        _column_moments(x, row, row)
+        _affine_columns(x, row, row, row, x)
+        _column_sums(x, x, row, wide, wide)
+        _combine_columns(x, x, row, row, row, row, x)
