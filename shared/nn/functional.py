@@ -27,6 +27,7 @@ from shared.ops.creation import one_hot
 from shared.ops.cross_entropy import cross_entropy, nll_loss
 from shared.ops.dropout import dropout, dropout1d, dropout2d
 from shared.ops.elementwise import clamp, sigmoid, tanh
+from shared.ops.embedding import embedding
 from shared.ops.fold import fold, unfold
 from shared.ops.interpolate import interpolate, upsample
 from shared.ops.loss import (
@@ -79,6 +80,7 @@ __all__ = [
     "dropout1d",
     "dropout2d",
     "elu",
+    "embedding",
     "fold",
     "gelu",
     "glu",

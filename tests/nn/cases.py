@@ -524,6 +524,33 @@ NOT_FINITE = [[NAN, 1.0, 2.0], [INF, 3.0, -1.0], [2.0, -INF, INF], [1.0, 2.0, 3.
 add("layer_norm: infinite", lambda F, x: F.layer_norm(x, (3,)), fixed(NOT_FINITE))
 add("rms_norm: infinite", lambda F, x: F.rms_norm(x, (3,)), fixed(NOT_FINITE))
 
+# ---------------------------------------------------------------- embedding
+
+
+def looked_up(*shape: int, rows: int, dtype: str = "int64") -> Callable[[np.random.Generator], tuple]:
+    """Indices of a shape, some of them equal, and a table of rows of 3 numbers, short and long ones."""
+
+    def make(rng: np.random.Generator) -> tuple:
+        return Constant(rng.integers(0, rows, shape).astype(dtype)), rng.normal(size=(rows, 3)) * 2
+
+    return make
+
+
+add("embedding", lambda F, i, w: F.embedding(i, w), looked_up(4, 5, rows=7))
+add("embedding of one index", lambda F, i, w: F.embedding(i, w), looked_up(rows=4))
+add("embedding of none", lambda F, i, w: F.embedding(i, w), looked_up(2, 0, rows=4))
+add("embedding int32", lambda F, i, w: F.embedding(i, w), looked_up(6, rows=3, dtype="int32"))
+add("embedding padding_idx", lambda F, i, w: F.embedding(i, w, padding_idx=1), looked_up(4, 5, rows=3))
+add("embedding padding_idx from the end", lambda F, i, w: F.embedding(i, w, -1), looked_up(9, rows=3))
+add("embedding by frequency", lambda F, i, w: F.embedding(i, w, scale_grad_by_freq=True), looked_up(4, 5, rows=7))
+add("embedding by frequency, padded", lambda F, i, w: F.embedding(i, w, 2, None, 2.0, True), looked_up(9, rows=4))
+for p in (1.0, 2.0, 3.5, INF):
+    add(
+        f"embedding max_norm {p}",
+        lambda F, i, w, p=p: F.embedding(i, w * 1, max_norm=1.5, norm_type=p),
+        looked_up(5, rows=7),
+    )
+
 BY_NAME = {case.name: case for case in FUNCTIONS}
 assert len(BY_NAME) == len(FUNCTIONS), "two cases have one name"
 
@@ -539,6 +566,8 @@ MODULES: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
     ("nn.Flatten(0, 1)", ((2, 3, 4),)),
     ("nn.Unflatten(1, (2, 3))", ((4, 6),)),
     ("nn.Dropout(0.3).eval()", ((2, 3),)),
+    ("nn.Embedding(5, 3)", ()),
+    ("nn.Embedding(5, 3, padding_idx=-1, max_norm=2.0, norm_type=1.0, scale_grad_by_freq=True)", ()),
     ("nn.Dropout()", ()),
     ("nn.Dropout1d(0.2)", ()),
     ("nn.Dropout2d(0.2, inplace=True)", ()),
