@@ -59,9 +59,14 @@ class Generator:
         if self.device.type == "cpu":
             return self._numpy
         cupy = module_for(self.device)
+        return cupy.random.Generator(cupy.random.Philox4x3210(self.draw_seed()))
+
+    def draw_seed(self) -> int:
+        """64 random bits, from which a kernel makes numbers of its own; taken on the CPU, whatever the device."""
+        if self.device.type == "cpu":
+            return int(self._numpy.integers(2**64, dtype=np.uint64))
         self._draws += 1
-        seed = np.random.SeedSequence((self._seed, self._draws)).generate_state(1, np.uint64)[0]
-        return cupy.random.Generator(cupy.random.Philox4x3210(int(seed)))
+        return int(np.random.SeedSequence((self._seed, self._draws)).generate_state(1, np.uint64)[0])
 
     def get_state(self) -> np.ndarray:
         """The state as a uint8 array."""

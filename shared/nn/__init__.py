@@ -27,7 +27,7 @@ from shared.nn.activation import (
 )
 from shared.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from shared.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from shared.nn.dropout import Dropout, Dropout1d, Dropout2d
+from shared.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from shared.nn.embedding import Embedding
 from shared.nn.flatten import Flatten, Unflatten
 from shared.nn.fold import Fold, Unfold

@@ -25,7 +25,7 @@ from shared.ops.activation import (
 from shared.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from shared.ops.creation import one_hot
 from shared.ops.cross_entropy import cross_entropy, nll_loss
-from shared.ops.dropout import dropout, dropout1d, dropout2d
+from shared.ops.dropout import dropout, dropout1d, dropout2d, dropout3d
 from shared.ops.elementwise import clamp, sigmoid, tanh
 from shared.ops.embedding import embedding
 from shared.ops.fold import fold, unfold
@@ -79,6 +79,7 @@ __all__ = [
     "dropout",
     "dropout1d",
     "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
     "fold",

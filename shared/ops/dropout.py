@@ -1,11 +1,12 @@
-"""Dropout: zeros at random places while training."""
+"""Dropout: zeros at random places while training; the formulas are in `shared.arrays.kernels.dropout.reference`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from shared.arrays import dtypes, random
+from shared.arrays import random
 from shared.arrays.device import device_of
+from shared.arrays.kernels import dropout as kernels
 from shared.autograd import Function
 from shared.ops.activation import require_tensor
 from shared.ops.inplace import assign
@@ -18,28 +19,17 @@ class Dropout(Function):
     twice = True
 
     def __init__(self, p: float, mask_shape: tuple[int, ...]):
-        self.p, self.mask_shape = p, mask_shape
+        self.p, self.mask_shape = float(p), mask_shape
 
     def forward(self, x):
-        """x · mask / (1 − p) for a raw array x, in its dtype; all zeros for p = 1.
-
-        The mask has the shape `self.mask_shape`, which broadcasts to that of x. It is drawn anew at every call, from
-        `random.default_generator(device_of(x)).rng`, which is a NumPy Generator (CuPy's on a GPU), so that
-        `shared.manual_seed` fixes it. The tuple `self.saved` keeps what `backward` needs of it.
-        """
-        rng = random.default_generator(device_of(x)).rng
-        mask = rng.random(self.mask_shape, dtype=dtypes.float32) >= self.p
+        seed = random.default_generator(device_of(x)).draw_seed()
+        out, mask = kernels.dropout(x, self.p, self.mask_shape, seed)
         self.saved = (mask,)
-        return self.backward(x)  # a product with the mask, both ways
+        return out
 
     def backward(self, grad):
-        """The gradient by x from grad, of the same shape: each element times what its element of x was times.
-
-        grad and what was saved are raw arrays, or all of them Tensors where a gradient of the gradient is asked
-        for; a product serves both.
-        """
         (mask,) = self.saved
-        return grad * (mask * grad.dtype.type(1 / (1 - self.p) if self.p < 1 else 0))
+        return kernels.dropout_input(grad, self.p, mask)
 
 
 def _check(p: float) -> None:
@@ -70,6 +60,11 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Whole channels become 0: input (C, H, W) or (N, C, H, W)."""
     return _channels("dropout2d", 2, input, p, training, inplace)
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Whole channels become 0: input (C, D, H, W) or (N, C, D, H, W)."""
+    return _channels("dropout3d", 3, input, p, training, inplace)
 
 
 def _channels(name: str, spatial: int, input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:

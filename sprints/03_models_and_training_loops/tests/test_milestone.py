@@ -409,7 +409,7 @@ def test_evaluation_switches_dropout_off_counts_every_example_once_and_switches_
     shared.manual_seed(0)
     drop, x = nn.Dropout(0.25), shared.ones(200, 100, requires_grad=True)
     with doing("dropout of a (200, 100) input"):
-        y = drop(x)
+        y = check_formula_runs("dropout", "dropout", lambda: drop(x))
     require((x == 1).all(), "dropout changed its input, which it only reads")
     require(
         y.dtype == shared.float32, f"dropout of float32 must stay float32, but is {y.dtype}: which factor widens it?"
@@ -433,9 +433,11 @@ def test_evaluation_switches_dropout_off_counts_every_example_once_and_switches_
     shared.manual_seed(1)
     first = drop(x)
     shared.manual_seed(1)
-    require((drop(x) == first).all(), "manual_seed(1) twice gave two masks: draw from shared's own generator")
+    require(
+        (drop(x) == first).all(), "manual_seed(1) twice gave two masks: the numbers come from uniform(seed, …) alone"
+    )
     with doing("the gradient of dropout"):
-        y.sum().backward()
+        check_formula_runs("dropout", "dropout_input", y.sum().backward)
     grad, out = x.grad.numpy(), y.detach().numpy()
     require(
         ((grad == 0) == (out == 0)).all(),
@@ -446,7 +448,7 @@ def test_evaluation_switches_dropout_off_counts_every_example_once_and_switches_
     channels = F.dropout2d(shared.ones(50, 20, 3, 3), 0.5).numpy().reshape(50, 20, 9)
     require(
         (channels == channels[:, :, :1]).all(),
-        "dropout2d drops whole channels: the mask has self.mask_shape, which may be smaller than the input's",
+        "dropout2d drops whole channels: the mask has the shape mask_shape, which may be smaller than the input's",
     )
     require((F.dropout(shared.ones(9), 1.0) == 0).all(), "with p = 1 nothing survives: the result is 0, not NaN")
     require((drop.eval()(x) == x).all(), "in eval mode dropout returns its input: is `self.training` looked at?")
