@@ -21,7 +21,7 @@ if compiled is None:
     pytest.skip("SHARED_KERNELS=reference keeps to the formulas", allow_module_level=True)
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
-SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -2.0, 3e38, -3e38]
+SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -2.0, 3e38, -3e38]
 # Around the widths of vectors, of unrolled loops, and the border between rows taken in blocks and by themselves.
 COLUMNS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 255, 256, 257, 1000, 2049, 50257]
 # Sums in another order and a polynomial instead of exp: some roundings, of sums of numbers around 1.
@@ -76,6 +76,7 @@ def test_special_values_go_where_the_formulas_take_them(columns, dtype):
     places = rng.random(x.shape) < 1.5 / columns
     x[places] = rng.choice(SPECIAL, places.sum())
     x[0] = -np.inf
+    x[1, 0] = -np.nan
     assert np.isnan(x).any() and np.isposinf(x).any()
     assert_follows(x)
     assert np.isnan(compiled.softmax(x[:1], 1)).all(), "a row of nothing but −inf"
@@ -195,10 +196,10 @@ def test_threads_share_the_rows():
 import numpy as np
 from shared.arrays.kernels import _compiled
 softmax = _compiled("softmax")
-assert softmax._threads == 2
+assert softmax._threads == 2 and softmax.PARALLEL_FROM <= 5001 * 65
 rng = np.random.default_rng(0)
-x, grad = (rng.standard_normal((2001, 65)).astype("float32") for _ in range(2))
-target, rows = rng.integers(0, 65, 2001), rng.standard_normal((2001, 1)).astype("float32")
+x, grad = (rng.standard_normal((5001, 65)).astype("float32") for _ in range(2))
+target, rows = rng.integers(0, 65, 5001), rng.standard_normal((5001, 1)).astype("float32")
 calls = [("softmax", (x, 1)), ("softmax_gradient", (x, grad, 1)), ("log_softmax", (x, 1)),
          ("log_softmax_gradient", (-x * x, grad, 1)), ("cross_entropy", (x, target)),
          ("cross_entropy_gradient", (x, target, rows))]

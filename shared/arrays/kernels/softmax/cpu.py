@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from shared.arrays.kernels.threads import PARALLEL_FROM, match_blas, share
+from shared.arrays.kernels.threads import match_blas, share
 
 __all__ = [
     "cross_entropy",
@@ -35,6 +35,7 @@ BLOCK = 2048  # elements of a block of short rows: with what is made of them the
 LONG = 256  # columns from which a row fills vectors well enough to be taken by itself
 
 _threads = match_blas()
+PARALLEL_FROM = 1 << 18  # elements: a call takes some 0.1 ms then, and to start threads 0.04 ms
 
 # ---------------------------------------------------------------- numbers, for each of the two dtypes
 
