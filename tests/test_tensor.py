@@ -264,3 +264,10 @@ def test_what_a_hook_returns_is_not_the_memory_that_grad_returns():
     (g,) = shared.autograd.grad((w * w).sum(), w)
     g.zero_()
     assert mine.tolist() == [7.0, 7.0]
+
+
+def test_the_norm_of_a_tensor_is_no_layer_norm() -> None:
+    import shared.nn  # loads shared.ops.norm, a module whose name is that of a function of shared.ops
+
+    assert shared.nn.LayerNorm is not None
+    assert shared.tensor([3.0, 4.0]).norm().item() == 5.0
