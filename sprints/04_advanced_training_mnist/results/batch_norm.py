@@ -76,15 +76,15 @@ def four_numbers() -> plt.Figure:
     names = ("x", "x − μ,  μ = 2", "x̂ = (x − μ) / √5", "y = γ x̂ + β,  γ = 2, β = 1")
     figure, axes = plt.subplots(1, 4, figsize=(10.4, 2.9), sharey=True)
     for axis, values, name in zip(axes, stages, names, strict=True):
-        axis.bar(range(4), values, color=[COLORS[i] for i in (0, 3, 2, 1)], width=0.7)
+        axis.bar(range(1, 5), values, color=[COLORS[i] for i in (0, 3, 2, 1)], width=0.7)
         axis.axhline(0, color="0.3", linewidth=0.8)
         axis.axhline(values.mean(), color="0.3", linestyle="--", linewidth=1)
-        for place, value in enumerate(values):
+        for place, value in enumerate(values, start=1):
             above = value >= 0
             text = f"{value:.3g}".replace("-", "−")
             axis.text(place, value + (0.2 if above else -0.2), text, ha="center", va="bottom" if above else "top")
         axis.set_title(name, fontsize=10.5)
-        axis.set(xticks=range(4), xlabel="number", ylim=(-4.6, 6.4))
+        axis.set(xticks=range(1, 5), xlabel="number", ylim=(-4.6, 6.4))
         axis.grid(False)
     axes[0].set_ylabel("value")
     return figure

@@ -196,9 +196,9 @@ def race(data: Data, epochs: int, rates: Sequence[float], seeds: Sequence[int], 
         print(f"{name:16} best rate {chosen:<5g} {told}; by rate {ends.mean(1).round(3).tolist()}", flush=True)
     axis.set(
         title=f"LeNet-5, {epochs} epochs, {len(seeds)} seeds", xlabel="highest learning rate (SGD, momentum 0.9)",
-        ylabel="validation loss at the end (nats)", xscale="log",
+        ylabel="validation loss at the end (nats)", xscale="log", yscale="log",
     )  # fmt: skip
-    axis.set_ylim(0, min(CEILING, axis.get_ylim()[1]) * 1.02)
+    axis.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
     axis.set_xticks(rates, [f"{lr:g}" for lr in rates])
     axis.legend(fontsize=9)
     results.metric("schedule_epochs", epochs, unit="epochs")

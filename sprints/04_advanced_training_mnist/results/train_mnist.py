@@ -31,9 +31,9 @@ MAKERS = {"lenet": lenet5, "cnn": cnn}
 MAX_LR = 0.01
 
 
-def mlp(size: int) -> nn.Sequential:
+def mlp() -> nn.Sequential:
     """The MLP of Sprint 03, on images."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(size * size, 128), nn.ReLU(), nn.Linear(128, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
 def train(
@@ -81,10 +81,9 @@ def score(
     """Train MAKERS[name] once per seed and record accuracies, losses and seconds; the histories and the last model."""
     epochs, seeds = args.epochs, args.seeds
     histories, right, losses, times = [], [], [], []
-    size = data["train"].images.shape[-1]
     for seed in seeds:
         shared.manual_seed(seed)
-        model = MAKERS[name](size)
+        model = MAKERS[name]()
         hparams = {"network": name, "seed": seed, "epochs": epochs, "batch_size": args.batch_size, "max_lr": MAX_LR}
         board = [TensorBoard(f"{args.tensorboard}/{prefix}{name}-{seed}", hparams=hparams)] if args.tensorboard else []
         history, seconds = train(model, data, epochs, args.batch_size, callbacks=board, progress=args.progress)
@@ -128,9 +127,8 @@ def by_shift(model: nn.Module, data: Digits, shifts: Sequence[int]) -> list[floa
 def robustness(data: Digits, epochs: int, seeds: Sequence[int], batch_size: int, results: Results) -> plt.Figure:
     """An MLP and the network with batch norm, each with and without augmentation, on shifted test digits."""
     shifts = range(7)
-    size = data["train"].images.shape[-1]
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
-    makers = {"mlp": ("MLP", lambda: mlp(size), 3e-3), "cnn": ("CNN with batch norm", lambda: cnn(size), MAX_LR)}
+    makers = {"mlp": ("MLP", mlp, 3e-3), "cnn": ("CNN with batch norm", cnn, MAX_LR)}
     for colour, (key, (title, make, max_lr)) in enumerate(makers.items()):
         for augment in (False, True):
             rows = []
@@ -166,13 +164,13 @@ def overfitting(data: Digits, seed: int, results: Results) -> plt.Figure:
     batches, validation = loader(few["train"], mean, std, 32), fixed(data["validation"], mean, std)
     settings = {"loss_fn": nn.CrossEntropyLoss(), "metrics": {"accuracy": accuracy}, "progress": False}
     shared.manual_seed(seed)
-    model = lenet5(data["train"].images.shape[-1])
+    model = lenet5()
     stopping = EarlyStopping(patience=8)
     stopped = fit(model, batches, validation, optimizer=optim.Adam(model.parameters(), lr=1e-3), epochs=60,
                   callbacks=[stopping], **settings)  # fmt: skip
     at_best = on_test(model, few)
     shared.manual_seed(seed)
-    model = lenet5(data["train"].images.shape[-1])
+    model = lenet5()
     on = fit(model, batches, validation, optimizer=optim.Adam(model.parameters(), lr=1e-3), epochs=60, **settings)
     at_end = on_test(model, few)
     record = {
@@ -200,7 +198,6 @@ def overfitting(data: Digits, seed: int, results: Results) -> plt.Figure:
 def interrupted(data: Digits, seed: int, results: Results) -> None:
     """Four epochs in one go, and two, a new process's worth of new objects, and two more: the same to the bit?"""
     few = {**data, "train": ImageDataset(data["train"].images[:640], data["train"].labels[:640], [], name="few")}
-    size = data["train"].images.shape[-1]
 
     class Killed(Exception):
         """Stands for the power cut."""
@@ -217,7 +214,7 @@ def interrupted(data: Digits, seed: int, results: Results) -> None:
 
     def run(path: Path | None, armed: bool) -> tuple[History, nn.Module]:
         shared.manual_seed(seed)
-        model = cnn(size)
+        model = cnn()
         history, _ = train(model, few, 4, 64, callbacks=[PowerCut(armed)], resume=path, progress=False)
         return history, model
 
