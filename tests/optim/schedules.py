@@ -41,6 +41,15 @@ LONG = {
     "OneCycleLR three phases": lambda m, o, n: m.OneCycleLR(
         o, 0.5, n, pct_start=0.35, cycle_momentum=False, three_phase=True
     ),
+    "CyclicLR": lambda m, o, n: m.CyclicLR(o, base_lr=0.01, max_lr=0.1, step_size_up=3),
+    "CyclicLR halved": lambda m, o, n: m.CyclicLR(o, 0.01, [0.1, 0.3], 2, 3, mode="triangular2", base_momentum=0.5),
+    "CyclicLR shrinking": lambda m, o, n: m.CyclicLR(
+        o, [0.01, 0.02], 0.1, 4, mode="exp_range", gamma=0.97, max_momentum=[0.9, 0.95]
+    ),
+    "CyclicLR of one's own": lambda m, o, n: m.CyclicLR(
+        o, 0.01, 0.1, 2, 1, scale_fn=lambda step: 0.9**step, scale_mode="iterations", cycle_momentum=False
+    ),
+    "CyclicLR of Adam": lambda m, o, n: m.CyclicLR(o, 0.01, 0.1, 3, scale_fn=lambda cycle: 1 / cycle),
     "SequentialLR": lambda m, o, n: m.SequentialLR(
         o, [m.LinearLR(o, total_iters=n // 4), m.CosineAnnealingLR(o, n - n // 4)], [n // 4]
     ),

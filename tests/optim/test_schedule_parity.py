@@ -259,6 +259,11 @@ ERRORS = {
     "anneal_strategy": lambda m, o: m.OneCycleLR(o, 0.1, 5, anneal_strategy="cosine"),
     "max_lr": lambda m, o: m.OneCycleLR(o, [0.1], 5),
     "max_momentum": lambda m, o: m.OneCycleLR(o, 0.1, 5, max_momentum=[0.9]),
+    "CyclicLR of no optimizer": lambda m, o: m.CyclicLR("optimizer", 0.1, 0.2),
+    "CyclicLR's base_lr": lambda m, o: m.CyclicLR(o, [0.1], 0.2),
+    "CyclicLR's max_lr": lambda m, o: m.CyclicLR(o, 0.1, [0.2, 0.3, 0.4]),
+    "CyclicLR's mode": lambda m, o: m.CyclicLR(o, 0.1, 0.2, mode="square"),
+    "CyclicLR's momentum": lambda m, o: m.CyclicLR(o, 0.1, 0.2, base_momentum=[0.8]),
     "factor": lambda m, o: m.ReduceLROnPlateau(o, factor=1.0),
     "mode": lambda m, o: m.ReduceLROnPlateau(o, mode="least"),
     "threshold_mode": lambda m, o: m.ReduceLROnPlateau(o, threshold_mode="relative"),
@@ -296,6 +301,32 @@ def test_a_schedule_of_another_optimizer_is_an_error():
         parts = [lr_scheduler.ConstantLR(two_groups(shared)), lr_scheduler.ConstantLR(two_groups(shared))]
         with pytest.raises(ValueError, match="expects all schedulers to belong to the same optimizer.*at index 1"):
             make(parts)
+
+
+def test_cycles_need_a_momentum_unless_told_otherwise():
+    with pytest.raises(ValueError, match="optimizer must support momentum or beta1"):
+        lr_scheduler.CyclicLR(two_groups(shared, "Adagrad"), 0.1, 0.2)
+    lr_scheduler.CyclicLR(two_groups(shared, "Adagrad"), 0.1, 0.2, cycle_momentum=False)
+
+
+class Fading:
+    """A scale function with state of its own."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, cycle):
+        return self.rate**cycle
+
+
+def test_the_attributes_of_a_scale_function_are_saved():
+    first, second = (
+        lr_scheduler.CyclicLR(two_groups(shared), 0.1, 0.2, 4, scale_fn=Fading(rate)) for rate in (0.5, 0.9)
+    )
+    saved = first.state_dict()
+    assert saved["_scale_fn_custom"] == {"rate": 0.5}
+    second.load_state_dict(saved)
+    assert second.scale_fn(1) == 0.5 and saved["_scale_fn_custom"] == {"rate": 0.5}
 
 
 def test_one_cycle_needs_a_momentum_and_ends_with_its_steps():

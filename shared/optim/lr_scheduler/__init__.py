@@ -8,6 +8,7 @@ multiply. Source of names and formulas: the documentation of `torch.optim.lr_sch
 from shared.optim.lr_scheduler.base import LRScheduler, rates
 from shared.optim.lr_scheduler.combined import ChainedScheduler, SequentialLR, warmup_cosine
 from shared.optim.lr_scheduler.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
+from shared.optim.lr_scheduler.cyclic import CyclicLR
 from shared.optim.lr_scheduler.factors import (
     ConstantLR,
     ExponentialLR,
@@ -26,6 +27,7 @@ __all__ = [
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
+    "CyclicLR",
     "ExponentialLR",
     "LRScheduler",
     "LambdaLR",

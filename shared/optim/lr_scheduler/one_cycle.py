@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from shared.optim.lr_scheduler.base import LRScheduler
+from shared.optim.lr_scheduler.momentum import MomentumCycle, per_group, require_momentum
 from shared.optim.optimizer import Optimizer
 
 
-class OneCycleLR(LRScheduler):
+class OneCycleLR(MomentumCycle):
     """One rise to `max_lr` and one long fall, over a whole training; `step` after every batch.
 
     It begins at `max_lr / div_factor`, takes the share `pct_start` of the steps to rise, and ends at
@@ -56,7 +56,7 @@ class OneCycleLR(LRScheduler):
             raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         self._anneal_func_type = anneal_strategy
-        max_lrs = _per_group("max_lr", optimizer, max_lr)
+        max_lrs = per_group("max_lr", optimizer, max_lr)
         if last_epoch == -1:
             for group, highest in zip(optimizer.param_groups, max_lrs, strict=True):
                 group["initial_lr"] = highest / div_factor
@@ -64,28 +64,10 @@ class OneCycleLR(LRScheduler):
                 group["min_lr"] = group["initial_lr"] / final_div_factor
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
-            self._start_momentum(base_momentum, max_momentum, last_epoch)
+            require_momentum(optimizer)
+            momenta = per_group("max_momentum", optimizer, max_momentum)
+            self._start_momentum(per_group("base_momentum", optimizer, base_momentum), momenta, last_epoch)
         super().__init__(optimizer, last_epoch)
-
-    def _start_momentum(self, base: float | list[float], highest: float | list[float], last_epoch: int) -> None:
-        defaults = self.optimizer.defaults
-        if "momentum" not in defaults and "betas" not in defaults:
-            raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
-        self.use_beta1 = "betas" in defaults
-        highest, base = (
-            _per_group("max_momentum", self.optimizer, highest),
-            _per_group("base_momentum", self.optimizer, base),
-        )
-        if last_epoch == -1:
-            for group, high, low in zip(self.optimizer.param_groups, highest, base, strict=True):
-                self._set_momentum(group, high)
-                group["max_momentum"], group["base_momentum"] = high, low
-
-    def _set_momentum(self, group: dict[str, Any], value: float) -> None:
-        if self.use_beta1:
-            group["betas"] = (value, *group["betas"][1:])
-        else:
-            group["momentum"] = value
 
     def get_lr(self) -> list[float]:
         self._warn_if_outside_step()
@@ -165,15 +147,3 @@ def _phase(end_step: float, start_lr: str, end_lr: str, start_momentum: str, end
         "start_momentum": start_momentum,
         "end_momentum": end_momentum,
     }
-
-
-def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
-    """One value per parameter group, from one for all or a list."""
-    if not isinstance(value, (list, tuple)):
-        return [value] * len(optimizer.param_groups)
-    if len(value) != len(optimizer.param_groups):
-        raise ValueError(
-            f"{name} must have the same length as optimizer.param_groups. "
-            f"{name} has {len(value)} values, param_groups has {len(optimizer.param_groups)}."
-        )
-    return list(value)
