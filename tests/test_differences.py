@@ -77,6 +77,12 @@ def median_of_ties(t):
     return x.grad.tolist()
 
 
+def weight_of_no_elements(t):
+    weight = t.ones(2, requires_grad=True)
+    t.nn.functional.group_norm(t.zeros(1, 2, 0), 1, weight).sum().backward()
+    return str(weight.grad.tolist())
+
+
 # what is run; what shared gives; what PyTorch gives (an exception's type where it refuses)
 STATEMENTS = {
     "backward twice": (backward_twice_through_a_sum, RuntimeError, [2.0, 2.0]),
@@ -110,6 +116,17 @@ STATEMENTS = {
         [[[[1]]]],
     ),
     "dimensions of unfold": (lambda t: t.nn.functional.unfold(t.zeros(5, 5), 2), RuntimeError, IndexError),
+    "dtypes of rms_norm": (
+        lambda t: t.nn.functional.rms_norm(t.ones(1).double(), (1,), t.ones(1)).tolist(),
+        RuntimeError,
+        [pytest.approx(1.0)],
+    ),
+    "group_norm of no elements": (weight_of_no_elements, "[0.0, 0.0]", "[nan, nan]"),
+    "no groups": (
+        lambda t: t.nn.functional.group_norm(t.ones(2, 2), 0).tolist(),
+        RuntimeError,
+        ZeroDivisionError,
+    ),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
         True,
