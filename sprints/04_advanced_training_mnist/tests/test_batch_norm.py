@@ -329,37 +329,21 @@ def check_by_hand() -> None:
     check("its sum: adding the same to all x changes nothing", x.grad.sum().item(), 0, tolerance=1e-6)
 
 
-def check_channels() -> None:
-    """Three images, two channels, four places, weight and bias, against finite differences."""
+def example() -> tuple:
+    """Three images, two channels, four places: x, G, weight, bias and ε."""
     rng = np.random.default_rng(1)
     values, grad = rng.normal(1, 2, size=(3, 2, 4)), rng.normal(size=(3, 2, 4))
-    weight, bias, eps = np.array([1.5, -0.5]), np.array([0.3, 2.0]), 0.5
+    return values, grad, np.array([1.5, -0.5]), np.array([0.3, 2.0]), 0.5
+
+
+def check_sums() -> None:
+    """The gradients by weight and bias, which are sums over a channel."""
+    values, grad, weight, bias, eps = example()
     x, w, b = leaf(values), leaf(weight), leaf(bias)
     out = F.batch_norm(x, None, None, w, b, training=True, eps=eps)
     with doing("the backward pass of batch norm with weight and bias", SUMS):
         out.backward(shared.tensor(grad))
-    right = differences(lambda a: (grad * forward(a, weight, bias, eps)).sum(), values)
-    arguments = values, grad, weight, eps
     normal = forward(values, np.ones(2), np.zeros(2), eps)
-    check(
-        "the gradient by x of two channels with weights, against finite differences",
-        x.grad.tolist(),
-        right,
-        {
-            "no weight: the gradient by x̂ is weight · G": formula(*arguments, weighted=False),
-            CONSTANTS: formula(*arguments, by_mean=0, by_variance=0),
-            MEAN: formula(*arguments, by_mean=0),
-            VARIANCE: formula(*arguments, by_variance=0),
-            "a mean over the images only: n is N · L": formula(*arguments, n=3),
-            "a mean over the places only: n is N · L": formula(*arguments, n=4),
-            "n − 1 in place of n: inside, the variance is the biased one": formula(*arguments, n=11),
-            "the sums instead of the means": formula(*arguments, n=1),
-            "the sign of the way through the variance turned": formula(*arguments, by_variance=-1),
-            "the sign of the way through the mean turned": formula(*arguments, by_mean=-1),
-            "the way through the variance counted twice": formula(*arguments, by_variance=2),
-            "the weight squared": formula(values, grad, weight**2, eps),
-        },
-    )
     check(
         "the gradient by the weight, Σ G · x̂",
         w.grad.tolist(),
@@ -378,6 +362,34 @@ def check_channels() -> None:
         b.grad.tolist(),
         grad.sum((0, 2)),
         {"a mean instead of a sum": grad.mean((0, 2)), "a factor of the weight": weight * grad.sum((0, 2))},
+    )
+
+
+def check_channels() -> None:
+    """The gradient by x with weight and bias, against finite differences, and its own gradient."""
+    values, grad, weight, bias, eps = example()
+    x, w, b = leaf(values), leaf(weight), leaf(bias)
+    F.batch_norm(x, None, None, w, b, training=True, eps=eps).backward(shared.tensor(grad))
+    right = differences(lambda a: (grad * forward(a, weight, bias, eps)).sum(), values)
+    arguments = values, grad, weight, eps
+    check(
+        "the gradient by x of two channels with weights, against finite differences",
+        x.grad.tolist(),
+        right,
+        {
+            "no weight: the gradient by x̂ is weight · G": formula(*arguments, weighted=False),
+            CONSTANTS: formula(*arguments, by_mean=0, by_variance=0),
+            MEAN: formula(*arguments, by_mean=0),
+            VARIANCE: formula(*arguments, by_variance=0),
+            "a mean over the images only: n is N · L": formula(*arguments, n=3),
+            "a mean over the places only: n is N · L": formula(*arguments, n=4),
+            "n − 1 in place of n: inside, the variance is the biased one": formula(*arguments, n=11),
+            "the sums instead of the means": formula(*arguments, n=1),
+            "the sign of the way through the variance turned": formula(*arguments, by_variance=-1),
+            "the sign of the way through the mean turned": formula(*arguments, by_mean=-1),
+            "the way through the variance counted twice": formula(*arguments, by_variance=2),
+            "the weight squared": formula(values, grad, weight**2, eps),
+        },
     )
     # The gradient of a gradient: of Σ (∂L/∂x)².
     x, w = leaf(values), leaf(weight)
@@ -418,6 +430,7 @@ def check_constants() -> None:
 
 
 def test_the_gradient_of_batch_norm_passes_through_mean_and_variance():
+    check_sums()
     check_by_hand()
     check_channels()
     check_constants()

@@ -311,9 +311,9 @@ def check_gradients(what: str, x, weight, grad, options) -> None:
         bias.grad.tolist(),
         grad.sum((0, 2, 3)),
         {
-            "a mean over images and windows: it is a sum": grad.mean((0, 2, 3)),
-            "a mean over the images: it is a sum": grad.sum((2, 3)).mean(0),
             "a mean over the windows: it is a sum": grad.mean((2, 3)).sum(0),
+            "a mean over the images: it is a sum": grad.sum((2, 3)).mean(0),
+            "a mean over images and windows: it is a sum": grad.mean((0, 2, 3)),
             "the first image only": grad[0].sum((1, 2)),
             "the last image only": grad[-1].sum((1, 2)),
             "the first window only": grad[..., 0, 0].sum(0),

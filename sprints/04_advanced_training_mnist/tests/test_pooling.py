@@ -33,12 +33,12 @@ def by_loops(x: np.ndarray, kernel, stride, padding, dilation, count) -> tuple[n
     return best, places
 
 
-def spread(grad: np.ndarray, places: np.ndarray, shape: tuple[int, ...], add: bool = True) -> np.ndarray:
-    """Each entry of grad at its place; where two meet their sum, or the last."""
+def spread(grad: np.ndarray, places: np.ndarray, shape: tuple[int, ...], keep: str = "sum") -> np.ndarray:
+    """Each entry of grad at its place; where several meet their sum, or the first or last of them."""
     out = np.zeros((*shape[:2], math.prod(shape[2:])))
-    for at in np.ndindex(*grad.shape):
+    for at in sorted(np.ndindex(*grad.shape), reverse=keep == "first"):
         to = (*at[:2], places[at])
-        out[to] = grad[at] + (out[to] if add else 0)
+        out[to] = grad[at] + (out[to] if keep == "sum" else 0)
     return out.reshape(shape)
 
 
@@ -205,11 +205,7 @@ def check_gradients() -> None:
             f"the gradient of max pooling, {what}",
             x.grad.tolist(),
             spread(grad, places, values.shape),
-            {
-                "one window over the other: an element that is the maximum of several gets the sum": spread(
-                    grad, places, values.shape, add=False
-                )
-            },
+            {OVER: spread(grad, places, values.shape, "last"), AGAIN: spread(grad, places, values.shape, "first")},
         )
 
 
@@ -223,7 +219,12 @@ def test_max_pooling_takes_the_largest_and_sends_the_gradient_there():
         out = F.max_pool1d(line, 2, stride=1)
         (out * shared.tensor([1.0, 10, 100])).sum().backward()
     check("max pooling of 1, 5, 2, 4 in one dimension", out.tolist(), [[[5, 5, 4]]])
-    check("its gradient for G = (1, 10, 100)", line.grad.tolist(), [[[0, 11, 0, 100]]], {OVER: [[[0, 10, 0, 100]]]})
+    check(
+        "its gradient for G = (1, 10, 100)",
+        line.grad.tolist(),
+        [[[0, 11, 0, 100]]],
+        {OVER: [[[0, 10, 0, 100]]], AGAIN: [[[0, 1, 0, 100]]]},
+    )
     with doing("max pooling of float32"):
         x = shared.tensor(FOUR[None, None]).float().requires_grad_()
         out = F.max_pool2d(x, 2)
@@ -232,3 +233,4 @@ def test_max_pooling_takes_the_largest_and_sends_the_gradient_there():
 
 
 OVER = "one window over the other: an element that is the maximum of several gets the sum"
+AGAIN = f"{OVER} (element after element)"
