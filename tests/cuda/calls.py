@@ -292,4 +292,18 @@ def _embedding() -> Iterator[Call]:
             yield Call("embedding", "embedding_weight", f"{shape} {padding}", made, launches, {}, WIDE, 10.0)
 
 
-CALLS = [*_optim(), *_pool(), *_conv(), *_softmax(), *_norm(), *_activation(), *_embedding()]
+def _dropout() -> Iterator[Call]:
+    for shape in ((), (255,), (3, 400), (0, 2)):
+        for seed in (1, 2**40 + 5, 2**64 - 1):
+            launches = () if 0 in shape else ("drop",)
+            made = lambda d, s=shape, seed=seed: [d(*s, special=True), 0.3, s, seed]  # noqa: E731
+            yield Call("dropout", "dropout", f"{shape} {seed}", made, launches, {}, WIDE)
+        made = lambda d, s=shape: [d(*s, special=True), 0.3, np.asarray(d(*s) > 0)]  # noqa: E731
+        launches = () if 0 in shape else ("drop_gradient",)
+        yield Call("dropout", "dropout_input", str(shape), made, launches, {}, ALL)
+    yield Call("dropout", "dropout", "p = 1", lambda d: [d(5), 1.0, (5,), 3], ("drop",), {}, ALL)
+
+
+CALLS = [
+    *(*_optim(), *_pool(), *_conv(), *_softmax(), *_norm(), *_activation(), *_embedding(), *_dropout()),
+]

@@ -1,17 +1,21 @@
 """A stand-in for CuPy on a machine without a GPU: NumPy's arrays under another type, kernels run by the emulator.
 
-As strict as CuPy where this project might slip: arrays of both kinds do not mix, nothing becomes a NumPy array but
-by `get()`, an element is an array of no dimensions, and a kernel takes only what a GPU would take.
+As strict as CuPy where this project might slip: arrays of both kinds do not mix (but an index may be NumPy's), nothing
+becomes a NumPy array but by `get()`, an element is an array of no dimensions, and a kernel takes only what a GPU would
+take.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 from shared.arrays import device
 from shared.arrays import random as shared_random
@@ -46,15 +50,29 @@ class ndarray(np.ndarray):
         return _ours(func(*_plain(args), **_plain(kwargs)))
 
     def __getitem__(self, key: Any) -> Any:
-        _refuse_mixing(key if isinstance(key, tuple) else [key], numbers=True)
         return _ours(self.view(np.ndarray)[_plain(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _refuse_mixing([value, *(key if isinstance(key, tuple) else [key])], numbers=True)
+        _refuse_mixing([value])
         self.view(np.ndarray)[_plain(key)] = _plain(value)
 
 
-for _name in ("sum", "mean", "max", "min", "any", "all", "argmax", "argmin", "prod", "cumsum", "var", "std", "dot"):
+for _name in (
+    "sum",
+    "mean",
+    "max",
+    "min",
+    "any",
+    "all",
+    "argmax",
+    "argmin",
+    "prod",
+    "cumsum",
+    "var",
+    "std",
+    "dot",
+    "nonzero",
+):
 
     def _method(self: ndarray, *args: Any, _name: str = _name, **options: Any) -> Any:
         return _ours(getattr(self.view(np.ndarray), _name)(*_plain(args), **_plain(options)))
@@ -78,7 +96,7 @@ def _ours(value: Any) -> Any:
     return type(value)(_ours(v) for v in value) if type(value) in (tuple, list) else value
 
 
-def _refuse_mixing(values: Any, numbers: bool = False) -> None:
+def _refuse_mixing(values: Any) -> None:
     for value in values:
         if isinstance(value, np.ndarray) and not isinstance(value, ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -105,7 +123,14 @@ class _Namespace(types.ModuleType):
                 _refuse_mixing([*args, *options.values()])
             return _ours(found(*_plain(args), **_plain(options)))
 
+        for method in ("reduce", "reduceat", "at") if isinstance(found, np.ufunc) else ():
+            setattr(call, method, functools.partial(_method_of, getattr(found, method)))
         return call
+
+
+def _method_of(method: Any, first: Any, *args: Any, **options: Any) -> Any:
+    _refuse_mixing([first, *args[1:]])  # an index may be NumPy's: CuPy moves it
+    return _ours(method(*_plain((first, *args)), **_plain(options)))
 
 
 class _Generator:
@@ -159,12 +184,17 @@ def module() -> Any:
 def in_place_of_cupy() -> Iterator[list[str]]:
     """Within, device="cuda" is this stand-in. Gives the list to which the names of started kernels are added."""
     before = device._cupy, device.cuda_is_available
+    special = {"cupyx": types.ModuleType("cupyx"), "cupyx.scipy": types.ModuleType("cupyx.scipy")}
+    special["cupyx.scipy.special"] = _Namespace(scipy.special)
     generators = dict(shared_random._defaults)
     device._cupy, device.cuda_is_available = module(), lambda: True
     Function.launches.clear()
+    sys.modules.update(special)
     try:
         yield Function.launches
     finally:
+        for name in special:
+            del sys.modules[name]
         device._cupy, device.cuda_is_available = before
         shared_random._defaults.clear()
         shared_random._defaults.update(generators)

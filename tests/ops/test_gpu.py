@@ -7,8 +7,8 @@ import pytest
 
 import shared
 from shared.arrays.device import cuda_is_available
+from tests.cuda import on_device
 from tests.ops.cases import CASES
-from tests.ops.running import numpy_of, run_shared
 
 ON_GPU = pytest.mark.gpu
 
@@ -16,14 +16,7 @@ ON_GPU = pytest.mark.gpu
 @ON_GPU
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_values_and_gradients_are_those_of_the_cpu(case):
-    for place, sizes in enumerate(case.shapes):
-        arrays = case.arrays(place, np.float32)
-        for found, wanted in zip(run_shared(case, arrays, device="cuda"), run_shared(case, arrays), strict=True):
-            for a, b in zip(found, wanted, strict=True):
-                assert (a is None) == (b is None), sizes
-                if a is not None:
-                    assert a.is_cuda and a.dtype == b.dtype and a.shape == b.shape, sizes
-                    np.testing.assert_allclose(numpy_of(a), numpy_of(b), 1e-4, 1e-5, equal_nan=True, err_msg=str(sizes))
+    on_device.operation(case)
 
 
 @ON_GPU

@@ -25,7 +25,7 @@ __all__ = [
 
 Array = Any  # cupy.ndarray
 
-# For each function its value, and its gradient from `g`, the one by the result, and what backward keeps: x or the result.
+# For each function its value, and its gradient from g, the one by the result, and what backward keeps: x or the result.
 _FUNCTIONS = (
     f"""
 #define INV_SQRT_2 ((A){SQRT_2**-1!r})
