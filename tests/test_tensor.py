@@ -267,7 +267,7 @@ def test_what_a_hook_returns_is_not_the_memory_that_grad_returns():
 
 
 def test_the_norm_of_a_tensor_is_no_layer_norm() -> None:
-    import shared.nn  # loads shared.ops.norm, a module whose name is that of a function of shared.ops
+    import shared.nn  # a module shared.ops.norm would take the place of the function of that name
 
     assert shared.nn.LayerNorm is not None
     assert shared.tensor([3.0, 4.0]).norm().item() == 5.0

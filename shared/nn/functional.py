@@ -40,7 +40,7 @@ from shared.ops.loss import (
     smooth_l1_loss,
 )
 from shared.ops.matmul import einsum, linear
-from shared.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
+from shared.ops.normalization import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from shared.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

@@ -108,7 +108,6 @@ from shared.ops.index import (
 from shared.ops.inplace import assign, copy_
 from shared.ops.join import cat, chunk, hstack, narrow, select, split, stack, unbind, vstack
 from shared.ops.matmul import addmm, bmm, dot, einsum, linear, matmul, mm, mv, outer
-from shared.ops.norm import batch_norm, group_norm, layer_norm, rms_norm  # first: reduce has a `norm`, which must win
 from shared.ops.operands import cast, clone, sizes_of
 from shared.ops.reduce import (
     all,
