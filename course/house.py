@@ -21,6 +21,7 @@ FLOORS = {
     "autograd": 1,
     "tensor": 1,
     "printing": 1,
+    "backends": 1,
     "cuda": 1,
     "ops": 2,
     "nn": 3,

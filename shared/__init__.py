@@ -68,7 +68,7 @@ from shared.printing import set_printoptions
 __version__ = "0.1.0"
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
-_ROOMS = ("checkpoint", "cuda", "data", "drawing", "nn", "optim", "testing", "training")
+_ROOMS = ("backends", "checkpoint", "cuda", "data", "drawing", "nn", "optim", "testing", "training")
 
 
 def is_tensor(obj: object) -> bool:  # type: ignore[valid-type]
@@ -90,6 +90,8 @@ def __getattr__(name: str) -> _Any:
     """The rooms of the upper floors, opened when first entered: `shared.nn` needs no import of its own."""
     if name in ("save", "load"):
         return getattr(_importlib.import_module("shared.checkpoint"), name)
+    if name in ("set_float32_matmul_precision", "get_float32_matmul_precision"):
+        return getattr(_importlib.import_module("shared.backends"), name)
     if name in _ROOMS:
         return _importlib.import_module(f"shared.{name}")
     raise AttributeError(f"module 'shared' has no attribute {name!r}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import shared
 from shared.arrays import cublas, dtypes, gemm
+from shared.arrays.device import module_for, to_device
 from tests.cuda import cublas as library
 from tests.cuda.stand_in import in_place_of_cupy
 
-LAYOUTS = {
-    "rows": lambda x: np.ascontiguousarray(x),
-    "columns": lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
-    "padded rows": lambda x: np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 3)])[..., :-3],
-    "gaps everywhere": lambda x: np.repeat(np.repeat(x, 2, -1), 2, -2)[..., ::2, ::2],
-    "backwards": lambda x: np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :],
-    "heads inside": lambda x: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -2)), -2, 0),
+LAYOUTS = {  # of x in memory, by the functions of its module
+    "rows": lambda xp, x: xp.ascontiguousarray(x),
+    "columns": lambda xp, x: xp.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
+    "padded rows": lambda xp, x: xp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 3)])[..., :-3],
+    "gaps everywhere": lambda xp, x: xp.repeat(xp.repeat(x, 2, -1), 2, -2)[..., ::2, ::2],
+    "backwards": lambda xp, x: xp.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :],
+    "heads inside": lambda xp, x: xp.moveaxis(xp.ascontiguousarray(xp.moveaxis(x, 0, -2)), -2, 0),
 }
 SHAPES = [
     ((5, 7), (7, 3)),
@@ -40,14 +42,12 @@ def drawn(shape, dtype, seed):
 @pytest.mark.parametrize("left", LAYOUTS)
 def test_every_layout_is_multiplied(left, right):
     with in_place_of_cupy():
-        from shared.arrays.device import to_device
-
+        xp = module_for("cuda")
         for shapes in SHAPES:
             a, b = (drawn(s, np.float64, i) for i, s in enumerate(shapes))
-            on_gpu = [to_device(a, "cuda"), to_device(b, "cuda")]
             found = gemm.matmul(
-                LAYOUTS[left](a).view(type(on_gpu[0])),
-                LAYOUTS[right](b).view(type(on_gpu[1])),
+                LAYOUTS[left](xp, to_device(a, "cuda")),
+                LAYOUTS[right](xp, to_device(b, "cuda")),
             )
             assert found.flags.c_contiguous
             np.testing.assert_allclose(found.get(), a @ b, 1e-12, 1e-12, err_msg=str(shapes))
@@ -57,7 +57,7 @@ def test_every_layout_is_multiplied(left, right):
 def test_what_blas_can_read_is_not_copied(layout, monkeypatch):
     monkeypatch.setattr(cublas, "xp", lambda x: pytest.fail("something was copied"))
     for _, shape in SHAPES:
-        x = LAYOUTS[layout](drawn(shape, np.float32, 0))
+        x = LAYOUTS[layout](np, drawn(shape, np.float32, 0))
         assert cublas._readable(x) is x
 
 
@@ -74,8 +74,6 @@ def test_what_blas_can_read_is_not_copied(layout, monkeypatch):
 )
 def test_few_calls_do_a_batch(shapes, batch, calls):
     with in_place_of_cupy():
-        from shared.arrays.device import to_device
-
         library.calls.clear()
         gemm.matmul(*[to_device(drawn(s, np.float32, 0), "cuda") for s in shapes])
     assert [call[3] for call in library.calls] == [batch] * calls
@@ -94,8 +92,6 @@ def test_each_dtype_is_summed_in_its_arithmetic(name):
     dtype = dtypes.as_dtype(name)
     a, b = drawn((3, 65, 40), np.float32, 0).astype(dtype), drawn((3, 40, 9), np.float32, 1).astype(dtype)
     with in_place_of_cupy():
-        from shared.arrays.device import to_device
-
         library.calls.clear()
         found = gemm.matmul(to_device(a, "cuda"), to_device(b, "cuda"))
     assert found.dtype == dtype
@@ -108,8 +104,6 @@ def test_each_dtype_is_summed_in_its_arithmetic(name):
 
 def test_what_cublas_does_not_do_is_left_to_cupy():
     with in_place_of_cupy() as launches:
-        from shared.arrays.device import to_device
-
         library.calls.clear()
         vector, matrix = (to_device(drawn(s, np.float32, 0), "cuda") for s in ((4,), (4, 4)))
         whole = to_device(np.arange(16).reshape(4, 4), "cuda")
@@ -118,3 +112,26 @@ def test_what_cublas_does_not_do_is_left_to_cupy():
         with pytest.raises(ValueError, match="mismatch"):
             gemm.matmul(matrix, matrix[:3])
         assert not library.calls and not launches
+
+
+def test_tf32_is_used_where_it_was_allowed(monkeypatch):
+    """By either of PyTorch's two switches."""
+    monkeypatch.setattr(cublas, "allow_tf32", False)
+    used = []
+    with in_place_of_cupy():
+        x, wide = (to_device(drawn((4, 4), t, 0), "cuda") for t in (np.float32, np.float64))
+        for switch in (
+            lambda: None,
+            lambda: shared.set_float32_matmul_precision("high"),
+            lambda: shared.set_float32_matmul_precision("highest"),
+            lambda: setattr(shared.backends.cuda.matmul, "allow_tf32", True),
+        ):
+            switch()
+            library.calls.clear()
+            gemm.matmul(x, x), gemm.matmul(wide, wide)
+            used.append([call[4] for call in library.calls])
+    plain, fast = [library.CUBLAS_COMPUTE_32F, 70], [library.CUBLAS_COMPUTE_32F_FAST_TF32, 70]
+    assert used == [plain, fast, plain, fast]
+    assert shared.get_float32_matmul_precision() == "high"
+    with pytest.raises(RuntimeError, match="'low' is not one of"):
+        shared.set_float32_matmul_precision("low")

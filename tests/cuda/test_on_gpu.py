@@ -42,12 +42,13 @@ def test_training_is_that_of_the_cpu():
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("left", LAYOUTS)
 def test_products_are_numpys(left, name):
-    dtype = dtypes.as_dtype(name)
+    dtype, xp = dtypes.as_dtype(name), module_for("cuda")
     tolerance = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 1e-5, "float64": 1e-12}[name]
     for shapes in SHAPES:
         a, b = (drawn(s, np.float32, i).astype(dtype) for i, s in enumerate(shapes))
         for right in LAYOUTS:
-            found = gemm.matmul(LAYOUTS[left](to_device(a, "cuda")), LAYOUTS[right](to_device(b, "cuda")))
+            on_gpu = LAYOUTS[left](xp, to_device(a, "cuda")), LAYOUTS[right](xp, to_device(b, "cuda"))
+            found = gemm.matmul(*on_gpu)
             assert found.dtype == dtype
             expected = a.astype(float) @ b.astype(float)
             np.testing.assert_allclose(found.get().astype(float), expected, tolerance, tolerance, err_msg=str(shapes))
