@@ -132,7 +132,7 @@ def maps(model: nn.Sequential, image: Tensor) -> plt.Figure:
             out = model[: 4 * block + 4](image)[0].numpy()
             loudest = out.reshape(len(out), -1).mean(1).argsort()[::-1][:12]
             for axis, channel in zip(axes[block, 1:], sorted(loudest), strict=True):
-                bare(axis, out[channel], f"{channel}")
+                bare(axis, out[channel], f"{channel}", vmin=0)
             size = "×".join(str(n) for n in out.shape[1:])
             axes[block, 1].set_ylabel(f"block {block + 1}\n{len(out)} maps\n{size}", fontsize=8)
     return figure
