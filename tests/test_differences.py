@@ -105,8 +105,8 @@ STATEMENTS = {
     "zeros_like of a transpose": (lambda t: t.zeros_like(t.zeros(2, 3).T).stride(), (2, 1), (1, 3)),
     "negative strides": (lambda t: t.from_numpy(np.array([1, 2])[::-1]).tolist(), [2, 1], ValueError),
     "view of a dtype": (lambda t: t.ones(1).view(t.int32).tolist(), TypeError, [1065353216]),
-    "bicubic": (
-        lambda t: tuple(t.nn.functional.interpolate(t.zeros(1, 1, 2, 2), 3, mode="bicubic").shape),
+    "antialias": (
+        lambda t: tuple(t.nn.functional.interpolate(t.zeros(1, 1, 2, 2), 3, mode="bilinear", antialias=True).shape),
         NotImplementedError,
         (1, 1, 3, 3),
     ),

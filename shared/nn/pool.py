@@ -157,3 +157,81 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool3d(input, self.output_size)
+
+
+class _AdaptiveMaxPool(Module):
+    def __init__(self, output_size: Any, return_indices: bool = False):
+        super().__init__()
+        self.output_size, self.return_indices = output_size, return_indices
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """The largest elements of as many windows as wanted: (N, C, L) → (N, C, output_size)."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """The largest elements of as many windows as wanted: (N, C, H, W) → (N, C, *output_size).
+
+    >>> from shared import nn, ones
+    >>> tuple(nn.AdaptiveMaxPool2d((1, None))(ones(5, 8, 7, 6)).shape)
+    (5, 8, 1, 6)
+    """
+
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+    """The largest elements of as many windows as wanted: (N, C, D, H, W) → (N, C, *output_size)."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
+
+
+class _MaxUnpool(Module):
+    dimensions = 0
+
+    def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0):
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = per_dimension(name, "kernel_size", kernel_size, self.dimensions)
+        self.stride = per_dimension(name, "stride", kernel_size if stride is None else stride, self.dimensions)
+        self.padding = per_dimension(name, "padding", padding, self.dimensions)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        unpool = {1: F.max_unpool1d, 2: F.max_unpool2d, 3: F.max_unpool3d}[self.dimensions]
+        return unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """Maxima back to where `MaxPool1d(…, return_indices=True)` found them, zeros elsewhere."""
+
+    dimensions = 1
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """Maxima back to where `MaxPool2d(…, return_indices=True)` found them, zeros elsewhere; see `F.max_unpool2d`.
+
+    >>> from shared import arange, nn
+    >>> pool, unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+    >>> unpool(*pool(arange(8.).reshape(1, 2, 4)))
+    tensor([[[0., 0., 0., 0.],
+             [0., 5., 0., 7.]]])
+    """
+
+    dimensions = 2
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """Maxima back to where `MaxPool3d(…, return_indices=True)` found them, zeros elsewhere."""
+
+    dimensions = 3

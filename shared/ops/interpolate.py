@@ -12,11 +12,16 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops.activation import require_tensor
+from shared.ops.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from shared.ops.operands import cast
-from shared.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from shared.tensor import Tensor
 
-MODES = {"nearest": None, "nearest-exact": None, "area": None, "linear": 3, "bilinear": 4, "trilinear": 5}
+MODES = {
+    **{"nearest": None, "nearest-exact": None, "area": None},
+    **{"linear": 3, "bilinear": 4, "trilinear": 5, "bicubic": 4},
+}
+# Where no size changes these are copies, whatever the factor was: PyTorch's choice, by the number of dimensions.
+COPIES = {3: ("linear",), 4: ("nearest", "bilinear"), 5: ("trilinear",)}
 
 
 def nearest_sources(size: int, output_size: int, scale: float, exact: bool) -> np.ndarray:
@@ -51,6 +56,35 @@ def linear_sources(
     low = np.minimum(places.astype(np.int64), size - 1)
     weight = np.clip(places - low, 0, 1).astype(dtype)
     return low, np.minimum(low + 1, size - 1), weight
+
+
+def cubic_sources(
+    size: int, output_size: int, scale: float, align_corners: bool, dtype: Any
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each output element its four neighbours in the input (at the edges the last one again), with their weights.
+
+    The weights are cubic polynomials of the distance, with slope −0.75 where it is 1.
+    Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 15, with PyTorch's a.
+
+    >>> [(int(place[0]), float(weight[0])) for place, weight in cubic_sources(4, 2, 2.0, False, "float64")]
+    [(0, -0.09375), (0, 0.59375), (1, 0.59375), (2, -0.09375)]
+    """
+    places = np.arange(output_size, dtype=dtype)
+    if align_corners:
+        places = places * places.dtype.type((size - 1) / (output_size - 1) if output_size > 1 else 0)
+    else:
+        places = (places + places.dtype.type(0.5)) * places.dtype.type(scale) - places.dtype.type(0.5)
+    low = np.floor(places)
+    t, a = places - low, places.dtype.type(-0.75)
+
+    def near(x):  # for distances up to 1
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+
+    def far(x):  # for distances from 1 to 2
+        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+
+    weights = (far(t + 1), near(t), near(1 - t), far(2 - t))
+    return [(np.clip(low.astype(np.int64) + k - 1, 0, size - 1), w) for k, w in enumerate(weights)]
 
 
 class Resample(Function):
@@ -118,6 +152,10 @@ def _linear(x: Tensor, dim: int, output_size: int, scale: float, align_corners: 
     return Resample(dim, [(low, 1 - weight), (high, weight)])(x)
 
 
+def _cubic(x: Tensor, dim: int, output_size: int, scale: float, align_corners: bool) -> Tensor:
+    return Resample(dim, cubic_sources(x.shape[dim], output_size, scale, align_corners, x.array.dtype))(x)
+
+
 def _output_sizes(
     size: tuple[int, ...], wanted: Any, scale_factor: Any, recompute_scale_factor: bool | None
 ) -> list[tuple[int, float]]:
@@ -160,7 +198,7 @@ def _check_mode(input: Tensor, mode: str, align_corners: bool | None) -> None:
     if align_corners is not None and MODES[mode] is None:
         raise ValueError(
             "interpolate: align_corners option can only be set with the interpolating modes: "
-            "linear | bilinear | trilinear"
+            "linear | bilinear | bicubic | trilinear"
         )
     if not dtypes.is_floating(input.array.dtype):
         raise NotImplementedError(f'"interpolate" not implemented for {input.array.dtype.name}')
@@ -178,8 +216,9 @@ def interpolate(
     """Input (N, C, L), (N, C, H, W) or (N, C, D, H, W) with other spatial sizes: `size`, or ⌊size · scale_factor⌋.
 
     mode 'nearest' copies elements ('nearest-exact' those whose centres are nearest), 'linear', 'bilinear' and
-    'trilinear' (by the number of dimensions) mix neighbours, 'area' is `adaptive_avg_pool`. With `align_corners` the
-    outermost elements keep their places, else the edges of the image do. `antialias` is not there.
+    'trilinear' (by the number of dimensions) mix two neighbours in each direction, 'bicubic' four, 'area' is
+    `adaptive_avg_pool`. With `align_corners` the outermost elements keep their places, else the edges of the image do.
+    `antialias` is not there.
 
     >>> import shared
     >>> from shared.nn import functional as F
@@ -195,13 +234,15 @@ def interpolate(
     if mode == "area":
         pool = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}[input.ndim]
         return pool(input, tuple(n for n, _ in plan))
+    if tuple(n for n, _ in plan) == tuple(input.shape[2:]) and mode in COPIES[input.ndim]:
+        return input.clone()
     half = input.array.dtype.itemsize < 4 and MODES[mode] is not None
     out = cast(input, dtypes.float32) if half else input
     for dim, (n, scale) in enumerate(plan, 2):
         if MODES[mode] is None:
             out = _nearest(out, dim, n, scale, mode == "nearest-exact")
         else:
-            out = _linear(out, dim, n, scale, bool(align_corners))
+            out = (_cubic if mode == "bicubic" else _linear)(out, dim, n, scale, bool(align_corners))
     return cast(out, input.array.dtype) if half else out
 
 

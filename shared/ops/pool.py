@@ -14,8 +14,6 @@ from shared.arrays.kernels import pool as kernels
 from shared.arrays.kernels.windows import Windows
 from shared.autograd import Function
 from shared.ops.activation import in_float32
-from shared.ops.join import narrow, stack
-from shared.ops.reduce import mean
 from shared.ops.windows import Sizes, batched, join, per_dimension, slide
 from shared.tensor import Tensor
 
@@ -170,7 +168,7 @@ def _windows(
     return windows
 
 
-def _largest(
+def largest(
     name: str,
     input: Tensor,
     kernel_size: Any,
@@ -180,6 +178,7 @@ def _largest(
     ceil_mode: bool,
     return_indices: bool,
 ) -> Any:
+    """Max pooling of any number of dimensions, by name."""
     x, whole = batched(name, input, int(name[-2]))
     if x.array.dtype == dtypes.bool_:
         raise NotImplementedError(f'"{name}" not implemented for bool')
@@ -191,7 +190,7 @@ def _largest(
     return (out, indices) if whole else (out.squeeze(0), indices.squeeze(0))
 
 
-def _averaged(
+def averaged(
     name: str,
     input: Tensor,
     kernel_size: Any,
@@ -201,8 +200,11 @@ def _averaged(
     count_include_pad: bool,
     divisor_override: int | None = None,
 ) -> Tensor:
+    """Mean pooling of any number of dimensions, by name."""
     x, whole = batched(name, input, int(name[-2]))
-    _require_floating(name, x)
+    require_floating(name, x)
+    if name == "avg_pool3d":
+        _require_room_for_a_window(name, tuple(x.shape[2:]), per_dimension(name, "kernel_size", kernel_size, 3))
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
     windows = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode)
@@ -215,7 +217,13 @@ def _averaged(
     return out if whole else out.squeeze(0)
 
 
-def _require_floating(name: str, input: Tensor) -> None:
+def _require_room_for_a_window(name: str, size: tuple[int, ...], kernel_size: tuple[int, ...]) -> None:
+    """Raises where the input, without padding, is smaller than a window: PyTorch wants this in three dimensions."""
+    if any(n < k for n, k in zip(size, kernel_size, strict=True)):
+        raise RuntimeError(f"{name}: input image {join(size)} smaller than kernel size {join(kernel_size)}")
+
+
+def require_floating(name: str, input: Tensor) -> None:
     if not dtypes.is_floating(input.array.dtype):
         raise NotImplementedError(f'"{name}" not implemented for {input.array.dtype.name}')
 
@@ -238,7 +246,7 @@ def max_pool1d(
     >>> shared.nn.functional.max_pool1d(shared.tensor([[[1., 5., 2., 4.]]]), 2)
     tensor([[[5., 4.]]])
     """
-    return _largest("max_pool1d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return largest("max_pool1d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(
@@ -261,7 +269,7 @@ def max_pool2d(
     tensor([[[ 5.,  7.],
              [13., 15.]]])
     """
-    return _largest("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return largest("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool3d(
@@ -274,7 +282,7 @@ def max_pool3d(
     return_indices: bool = False,
 ) -> Any:
     """`max_pool2d` over three dimensions: input (N, C, D, H, W) or (C, D, H, W)."""
-    return _largest("max_pool3d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return largest("max_pool3d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def avg_pool1d(
@@ -291,7 +299,7 @@ def avg_pool1d(
     >>> shared.nn.functional.avg_pool1d(shared.tensor([[[1., 5., 2., 4.]]]), 2)
     tensor([[[3., 3.]]])
     """
-    return _averaged("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    return averaged("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
 def avg_pool2d(
@@ -313,7 +321,7 @@ def avg_pool2d(
     tensor([[[ 2.5000,  4.5000],
              [10.5000, 12.5000]]])
     """
-    return _averaged("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return averaged("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 def avg_pool3d(
@@ -326,59 +334,4 @@ def avg_pool3d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """`avg_pool2d` over three dimensions: input (N, C, D, H, W) or (C, D, H, W)."""
-    return _averaged("avg_pool3d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-
-
-def _adaptive(name: str, input: Tensor, output_size: Any) -> Tensor:
-    """Means over windows of nearly equal size: window i of m over n elements is ⌊i n / m⌋ … ⌈(i + 1) n / m⌉ − 1."""
-    count = int(name[-2])
-    x, whole = batched(name, input, count)
-    _require_floating(name, x)
-    if 0 in x.shape[1:]:
-        raise RuntimeError(
-            f"{name}: Expected input to have non-zero size for non-batch dimensions, but got input of size: "
-            f"{list(input.shape)}"
-        )
-    sizes = tuple(output_size) if hasattr(output_size, "__iter__") else (output_size,) * count
-    if len(sizes) != count:
-        raise RuntimeError(f"{name}: output_size must be {count} numbers, but got {output_size}")
-    sizes = tuple(n if m is None else int(m) for m, n in zip(sizes, x.shape[2:], strict=True))
-    if min(sizes) < 0:
-        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0 but received {sizes}")
-    if set(sizes) == {1}:
-        out = mean(x, tuple(range(2, x.ndim)), keepdim=True)
-    elif all(m and n % m == 0 for m, n in zip(sizes, x.shape[2:], strict=True)):
-        kernel = tuple(n // m for m, n in zip(sizes, x.shape[2:], strict=True))
-        out = _averaged(f"avg_pool{count}d", x, kernel, None, 0, False, True)
-    else:
-        out = functools.reduce(lambda y, dim: _adaptive_mean(y, dim, sizes[dim - 2]), range(2, x.ndim), x)
-    return out if whole else out.squeeze(0)
-
-
-def _adaptive_mean(x: Tensor, dim: int, size: int) -> Tensor:
-    """The means of `size` windows along one dimension; those of several dimensions are means of means."""
-    if size == 0:
-        return narrow(x, dim, 0, 0)
-    n = x.shape[dim]
-    windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
-    return stack([mean(narrow(x, dim, a, b - a), dim) for a, b in windows], dim)
-
-
-def adaptive_avg_pool1d(input: Tensor, output_size: Sizes) -> Tensor:
-    """Means over windows chosen so that `output_size` of them cover the input: (N, C, L) or (C, L).
-
-    >>> import shared
-    >>> shared.nn.functional.adaptive_avg_pool1d(shared.tensor([[[1., 5., 2., 4., 6.]]]), 2)
-    tensor([[[2.6667, 4.0000]]])
-    """
-    return _adaptive("adaptive_avg_pool1d", input, output_size)
-
-
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """`adaptive_avg_pool1d` over two dimensions, (N, C, H, W) or (C, H, W); None in `output_size` keeps a size."""
-    return _adaptive("adaptive_avg_pool2d", input, output_size)
-
-
-def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """`adaptive_avg_pool2d` over three dimensions, (N, C, D, H, W) or (C, D, H, W)."""
-    return _adaptive("adaptive_avg_pool3d", input, output_size)
+    return averaged("avg_pool3d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)

@@ -395,6 +395,10 @@ POOLS: list[tuple[str, tuple, tuple, dict[str, Any]]] = [  # function, input, po
     ("adaptive_avg_pool2d", (2, 3, 7, 5), ((3, 2),), {}),
     ("adaptive_avg_pool2d", (3, 5, 4), ((None, 6),), {}),
     ("adaptive_avg_pool3d", (2, 2, 3, 5, 4), ((2, 3, 2),), {}),
+    ("adaptive_max_pool1d", (2, 3, 7), (3,), {}),
+    ("adaptive_max_pool2d", (2, 3, 6, 4), ((3, 2),), {}),
+    ("adaptive_max_pool2d", (3, 5, 4), ((None, 6),), {}),
+    ("adaptive_max_pool3d", (2, 2, 3, 5, 4), ((2, 3, 2),), {}),
     ("unfold", (2, 3, 5, 6), (2,), {}),
     ("unfold", (3, 5, 6), ((2, 3),), {"dilation": (2, 1), "padding": 1, "stride": (1, 2)}),
     ("fold", (2, 12, 20), ((5, 6), 2), {}),
@@ -415,6 +419,9 @@ POOLS: list[tuple[str, tuple, tuple, dict[str, Any]]] = [  # function, input, po
         {"scale_factor": 1.7, "mode": "bilinear", "recompute_scale_factor": True},
     ),
     ("interpolate", (1, 2, 2, 3, 4), ((3, 2, 6),), {"mode": "trilinear", "align_corners": False}),
+    ("interpolate", (2, 3, 4, 5), ((7, 3),), {"mode": "bicubic"}),
+    ("interpolate", (2, 3, 4, 5), ((7, 1),), {"mode": "bicubic", "align_corners": True}),
+    ("interpolate", (2, 1, 4, 5), (), {"scale_factor": (1.7, 0.6), "mode": "bicubic"}),
     ("interpolate", (2, 3, 7, 5), ((3, 2),), {"mode": "area"}),
 ]
 for function, size, arguments, options in POOLS:
@@ -429,6 +436,23 @@ SPECIAL = [
     [1.0, 1.0, NAN, 0.0, INF, -INF],
     [1.0, 1.0, 5.0, NAN, 2.0, 2.0],
 ]
+add("adaptive_max_pool2d: infinite", lambda F, x: F.adaptive_max_pool2d(x, (3, 4)), fixed([SPECIAL]))
+for n, f, size in (
+    (1, "max_unpool1d", (2, 3, 4)),
+    (2, "max_unpool2d", (3, 3, 2)),
+    (3, "max_unpool3d", (1, 2, 2, 1, 3)),
+):
+
+    def unpooled(F: Any, x: Any, i: Any, f: str = f) -> Any:
+        return getattr(F, f)(x, i, 2)
+
+    def maxima(rng: np.random.Generator, size: tuple = size, n: int = n) -> tuple:
+        """Values and for each a place of its own in an image twice as large."""
+        rows, count = int(np.prod(size[:-n])), int(np.prod(size[-n:]))
+        places = np.stack([rng.permutation(2**n * count)[:count] for _ in range(rows)])
+        return rng.normal(size=size), Constant(places.reshape(size))
+
+    add(f, unpooled, maxima)
 add("max_pool2d: infinite", lambda F, x: F.max_pool2d(x, 2), fixed([SPECIAL]))
 add("max_pool2d overlapping: infinite", lambda F, x: F.max_pool2d(x, 3, 1, 1), fixed([SPECIAL]))
 add("avg_pool2d: infinite", lambda F, x: F.avg_pool2d(x, 2), fixed([SPECIAL]))
@@ -625,6 +649,13 @@ MODULES: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
     ("nn.AdaptiveAvgPool2d(1)", ((2, 3, 4, 5),)),
     ("nn.AdaptiveAvgPool2d((2, None))", ((2, 3, 5, 4),)),
     ("nn.AdaptiveAvgPool3d((1, 2, 3))", ((2, 3, 2, 4, 5),)),
+    ("nn.AdaptiveMaxPool1d(3)", ((2, 3, 7),)),
+    ("nn.AdaptiveMaxPool2d((2, None))", ((2, 3, 5, 4),)),
+    ("nn.AdaptiveMaxPool3d((1, 2, 3))", ((2, 3, 2, 4, 5),)),
+    ("nn.MaxUnpool1d(2)", ()),
+    ("nn.MaxUnpool2d((2, 3), stride=(2, 1), padding=(0, 1))", ()),
+    ("nn.MaxUnpool3d(2)", ()),
+    ("nn.Upsample(scale_factor=2, mode='bicubic')", ((2, 3, 4, 5),)),
     ("nn.Upsample(scale_factor=2)", ((2, 3, 4, 5),)),
     ("nn.Upsample((5, 7), mode='bilinear', align_corners=True)", ((2, 3, 4, 5),)),
     ("nn.Upsample(scale_factor=(2, 1.5), mode='bilinear')", ((2, 3, 4, 5),)),

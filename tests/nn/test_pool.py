@@ -52,6 +52,25 @@ def test_integers_are_pooled_by_their_maxima():
     assert F.max_pool1d(x, 2, padding=1).tolist() == [[[-7, -3, -8]]]
 
 
+def test_adaptive_maxima_of_no_windows_are_empty():
+    out, indices = F.adaptive_max_pool2d(z(2, 3, 4, 4), (0, 2), return_indices=True)
+    assert tuple(out.shape) == tuple(indices.shape) == (2, 3, 0, 2) and indices.dtype == shared.int64
+
+
+def test_maxima_go_back_to_their_places_in_an_odd_image():
+    x = shared.arange(1.0, 10.0).reshape(1, 1, 3, 3).requires_grad_()
+    pool, unpool = nn.MaxPool2d(2, stride=1, return_indices=True), nn.MaxUnpool2d(2, stride=1)
+    back = unpool(*pool(x))
+    assert back.tolist() == [[[[0, 0, 0], [0, 5, 6], [0, 8, 9]]]]
+    pool, unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+    with pytest.raises(RuntimeError, match="invalid max index: 4 .*2 x 2"):  # 5 stands at 4 in the larger image
+        unpool(*pool(x))
+    back = unpool(*pool(x), output_size=x.shape)
+    assert back.tolist() == [[[[0, 0, 0], [0, 5, 0], [0, 0, 0]]]]
+    back.sum().backward()
+    assert x.grad.tolist() == [[[[0, 0, 0], [0, 1, 0], [0, 0, 0]]]]
+
+
 def test_a_layer_can_return_indices():
     out, indices = nn.MaxPool2d(2, return_indices=True)(shared.arange(16.0).reshape(1, 4, 4))
     assert out.tolist() == [[[5.0, 7.0], [13.0, 15.0]]] and indices.tolist() == [[[5, 7], [13, 15]]]
@@ -107,6 +126,32 @@ ERRORS = {
         lambda t, F, z: F.adaptive_avg_pool2d(z(1, 2, 5, 5).long(), 2),
         '"adaptive_avg_pool2d" not implemented for int64',
     ),
+    "adaptive maxima dimensions": (lambda t, F, z: F.adaptive_max_pool2d(z(5, 5), 2), "adaptive_max_pool2d: Expected"),
+    "adaptive maxima empty": (lambda t, F, z: F.adaptive_max_pool1d(z(1, 2, 0), 2), "non-zero size for non-batch"),
+    "small in three dimensions": (
+        lambda t, F, z: F.avg_pool3d(z(1, 1, 2, 4, 4), 3, padding=1),
+        "avg_pool3d: input image 2 x 4 x 4 smaller than kernel size 3 x 3 x 3",
+    ),
+    "unpool size": (
+        lambda t, F, z: F.max_unpool2d(z(1, 2, 2, 2), z(1, 2, 2, 2).long(), 2, output_size=(9, 9)),
+        r"invalid output_size \"\(9, 9\)\" \(dim 0 must be between 2 and 6\)",
+    ),
+    "unpool sizes": (
+        lambda t, F, z: F.max_unpool2d(z(1, 2, 2, 2), z(1, 2, 2, 2).long(), 2, output_size=(4,)),
+        "containing 2 or 4 elements, but it has a length of '1'",
+    ),
+    "unpool index": (
+        lambda t, F, z: F.max_unpool2d(z(1, 2, 2, 2), z(1, 2, 2, 2).long() + 16, 2),
+        r"max_unpool2d: Found an invalid max index: 16 \(output volumes are of size 4 x 4\)",
+    ),
+    "unpool dtype": (
+        lambda t, F, z: F.max_unpool1d(z(1, 2, 2), z(1, 2, 2).int(), 2),
+        "elements in indices should be type int64 but got: int32",
+    ),
+    "unpool shapes": (
+        lambda t, F, z: F.max_unpool1d(z(1, 2, 2), z(1, 2, 1).long(), 2),
+        r"shape of indices to be same as that of the input tensor \(\[1, 2, 2\]\)",
+    ),
     "no size": (lambda t, F, z: F.interpolate(z(1, 2, 5, 5)), "either size or scale_factor should be defined"),
     "two sizes": (lambda t, F, z: F.interpolate(z(1, 2, 5, 5), 3, 2), "only one of size or scale_factor"),
     "mode": (lambda t, F, z: F.interpolate(z(1, 2, 5, 5), 3, mode="cubist"), r"Only 3D, 4D and 5D .* \(got cubist\)"),
@@ -150,11 +195,27 @@ def test_the_kind_of_error_is_pytorchs(name):
     assert type(ours.value) is type(theirs.value)
 
 
+@needs_torch
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "bicubic"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_factor_that_changes_no_size_is_treated_as_in_pytorch(mode, dims):
+    """Some modes take that for a copy, others go by the factor."""
+    import torch
+
+    mode = ("linear", "bilinear", "trilinear")[dims - 1] if mode == "linear" else mode
+    if mode == "bicubic" and dims != 2:
+        return
+    x = np.random.default_rng(0).standard_normal((1, 2, *(9,) * dims))
+    ours = F.interpolate(shared.tensor(x), scale_factor=1.1, mode=mode)
+    theirs = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=1.1, mode=mode)
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-9)
+
+
 def test_what_is_not_there_says_so():
     with pytest.raises(NotImplementedError, match="antialias=True is not implemented"):
         F.interpolate(z(1, 1, 4, 4), 2, mode="bilinear", antialias=True)
-    with pytest.raises(NotImplementedError, match="nearest-exact.*got bicubic"):
-        F.interpolate(z(1, 1, 4, 4), 2, mode="bicubic")
+    with pytest.raises(NotImplementedError, match="nearest-exact.*got lanczos"):
+        F.interpolate(z(1, 1, 4, 4), 2, mode="lanczos")
     with pytest.warns(UserWarning, match="upsample. is deprecated"):
         assert tuple(F.upsample(z(1, 1, 4, 4), scale_factor=2).shape) == (1, 1, 8, 8)
 
@@ -162,7 +223,7 @@ def test_what_is_not_there_says_so():
 # ---------------------------------------------------------------- any shape
 
 pytest.importorskip("hypothesis")
-from hypothesis import given  # noqa: E402
+from hypothesis import assume, given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 
@@ -191,7 +252,7 @@ def pools(draw):
     several = st.tuples(*[st.integers(1, 3)] * dims)
     kernel, stride = draw(several), draw(st.none() | several)
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
-    padded = dims < 3  # PyTorch's avg_pool3d wants the input itself as large as the kernel
+    padded = dims < 3  # avg_pool3d wants the input itself as large as the kernel
     least = [max(1, k - 2 * p * padded) for k, p in zip(kernel, padding, strict=True)]
     size = tuple(n + draw(st.integers(0, 4)) for n in least)
     options = {"stride": stride, "padding": padding, "ceil_mode": draw(st.booleans())}
@@ -225,17 +286,49 @@ def test_adaptive_pools_of_any_shape_are_pytorchs(sizes, seed):
 
 @needs_torch
 @given(
+    st.lists(st.tuples(st.integers(1, 7), st.integers(1, 9)), min_size=1, max_size=3),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_adaptive_maxima_of_any_shape_are_pytorchs(sizes, seed, special):
+    before, after = zip(*sizes, strict=True)
+    function = f"adaptive_max_pool{len(sizes)}d"
+    assert_alike(lambda F, x: getattr(F, function)(x, after, return_indices=True), (2, 2, *before), seed, special)
+
+
+@needs_torch
+@given(pools(), st.integers(0, 99))
+@pytest.mark.filterwarnings("ignore")
+def test_maxima_put_back_are_pytorchs(drawn, seed):
+    """Windows side by side: where they overlap, PyTorch's result depends on the order of its threads."""
+    dims, kernel, shape, options = drawn
+    size = tuple(n + -n % k for n, k in zip(shape[-dims:], kernel, strict=True))
+
+    def there_and_back(F, x):
+        out, places = getattr(F, f"max_pool{dims}d")(x, kernel, return_indices=True)
+        return getattr(F, f"max_unpool{dims}d")(out * out, places, kernel, output_size=size)
+
+    assert_alike(there_and_back, (*shape[:-dims], *size), seed)
+
+
+@needs_torch
+@given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 13)), min_size=1, max_size=3),
-    st.sampled_from(["nearest", "nearest-exact", "linear", "area"]),
+    st.sampled_from(["nearest", "nearest-exact", "linear", "area", "bicubic"]),
     st.sampled_from([None, False, True]),
     st.booleans(),
 )
 @pytest.mark.filterwarnings("ignore")
 def test_interpolations_of_any_size_are_pytorchs(sizes, mode, corners, by_factor):
     before, after = zip(*sizes, strict=True)
+    if mode == "bicubic":
+        before, after = (before * 2)[:2], (after * 2)[:2]
+        sizes = list(zip(before, after, strict=True))
     options = {"mode": ("linear", "bilinear", "trilinear")[len(sizes) - 1] if mode == "linear" else mode}
-    if mode == "linear":
+    if mode in ("linear", "bicubic"):
         options["align_corners"] = corners
+    # PyTorch's gradient of these two takes equal sizes for a copy, whatever the factor; its forward does not.
+    assume(not (by_factor and mode in ("nearest", "bicubic") and any(a == b for a, b in sizes)))
     if by_factor:
         options["scale_factor"] = tuple((b + 0.3) / a for a, b in sizes)
     else:
