@@ -6,10 +6,10 @@ PY := .venv/bin/python
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test mutants lint docs notebooks bench coverage lab doctor constraints clean
+.PHONY: help setup course test mutants lint docs notebooks bench bench-gpu coverage lab doctor constraints clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make or update .venv (the other targets do it by themselves)
 	@$(PYTHON) -m course setup
@@ -34,6 +34,9 @@ notebooks: setup ## Execute every notebook again and store its outputs
 
 bench: setup ## Measure speed against PyTorch (needs `python -m course setup --extra parity`)
 	@$(PY) -m benchmarks.run
+
+bench-gpu: setup ## Measure speed against PyTorch on an NVIDIA GPU (extras `parity` and `gpu`)
+	@$(PY) -m benchmarks.run --device cuda
 
 coverage: setup ## Run every test and show which lines of shared/ none of them reaches
 	@$(PY) -m pytest -q --cov=shared --cov-report=term-missing:skip-covered

@@ -1,10 +1,12 @@
 """Runs every workload against PyTorch and writes benchmarks/results/cpu.json; `course docs` makes the table of it.
 
 Each library runs in a process of its own, the two in turn, several pairs; what is compared is the median of the
-pairs' ratios of CPU time, on one thread unless said otherwise.
+pairs' ratios of CPU time, on one thread unless said otherwise. On a GPU it is the wall clock, which stops when the GPU
+has finished, and the results go to benchmarks/results/gpu.json.
 
     python benchmarks/run.py                     # all workloads, five pairs each
     python benchmarks/run.py mlp_step --pairs 9
+    python benchmarks/run.py --device cuda
 """
 
 from __future__ import annotations
@@ -53,9 +55,12 @@ def without_coretype() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != CORETYPE}
 
 
-def once(name: str, library: str, threads: int, seconds: float, coretype: str | None = None) -> dict[str, Any]:
+def once(
+    name: str, library: str, threads: int, seconds: float, coretype: str | None = None, device: str = "cpu"
+) -> dict[str, Any]:
     """One process, one library: what the workload printed. OpenBLAS chooses its kernels itself unless told which."""
     command = [sys.executable, str(HERE / f"{name}.py"), "--library", library, "--threads", str(threads)]
+    command += ["--device", device]
     env = without_coretype() | ({CORETYPE: coretype} if coretype else {})
     done = subprocess.run([*command, "--seconds", str(seconds)], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
@@ -63,17 +68,17 @@ def once(name: str, library: str, threads: int, seconds: float, coretype: str | 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(name: str, pairs: int, threads: int, seconds: float) -> dict[str, Any]:
-    """A row of the table: medians over pairs, the ratio of CPU times, its spread (quartiles)."""
+def compare(name: str, pairs: int, threads: int, seconds: float, device: str = "cpu") -> dict[str, Any]:
+    """A row of the table: medians over pairs, the ratio of times, its spread (quartiles)."""
     title, target = describe(name)
-    found = os.environ.get(CORETYPE)
+    found = os.environ.get(CORETYPE) if device == "cpu" else None
     ours, theirs, as_found = [], [], []
     for _ in range(pairs):
-        ours.append(once(name, "shared", threads, seconds))
-        theirs.append(once(name, "torch", threads, seconds))
+        ours.append(once(name, "shared", threads, seconds, device=device))
+        theirs.append(once(name, "torch", threads, seconds, device=device))
         if found:
             as_found.append(once(name, "shared", threads, seconds, found))
-    clock = "cpu_ms" if threads == 1 else "wall_ms"
+    clock = "cpu_ms" if threads == 1 and device == "cpu" else "wall_ms"
     ratios = sorted(a[clock] / b[clock] for a, b in zip(ours, theirs, strict=True))
     spread = [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]]
 
@@ -135,22 +140,41 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
+GPU = """
+import cupy, torch
+print(torch.cuda.get_device_name(), cupy.__version__, cupy.cuda.runtime.runtimeGetVersion(), torch.version.cuda)
+"""
+
+
+def gpu_environment() -> dict[str, Any]:
+    """What figures on a GPU depend on besides: the GPU and the versions of CuPy and CUDA."""
+    done = subprocess.run([sys.executable, "-c", GPU], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"This needs an NVIDIA GPU that both CuPy and PyTorch see:\n{done.stderr.strip()}")
+    name, cupy, ours, theirs = done.stdout.strip().rsplit(maxsplit=3)
+    major, minor = divmod(int(ours), 1000)
+    return {"gpu": name, "cupy": cupy, "cuda": {"shared": f"{major}.{minor // 10}", "torch": theirs}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []], help="which ones (default: all)")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of runs per workload (default: 5)")
     parser.add_argument("--threads", type=int, default=1, help="threads for both libraries (default: 1)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds measured per run (default: 1.5)")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json", help="where the JSON goes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: cpu)")
+    parser.add_argument("--output", type=Path, help="where the JSON goes (default: results/cpu.json or gpu.json)")
     args = parser.parse_args()
     if importlib.util.find_spec("torch") is None:
         raise SystemExit(
             "The benchmarks compare with PyTorch, which is not installed: pip install 'sprint-to-gpt[parity]'"
         )
+    gpu = gpu_environment() if args.device == "cuda" else {}
+    output = args.output or HERE / "results" / ("gpu.json" if gpu else "cpu.json")
     rows = []
     print(f"{'workload':55} {'ours':>10} {'PyTorch':>10} {'ratio':>7} {'target':>7}")
     for name in args.workloads or WORKLOADS:
-        row = compare(name, args.pairs, args.threads, args.seconds)
+        row = compare(name, args.pairs, args.threads, args.seconds, args.device)
         rows.append(row)
         print(
             f"{row['workload']:55} {row['ours_ms']:7.4g} ms {row['torch_ms']:7.4g} ms "
@@ -161,15 +185,15 @@ def main() -> None:
     if args.workloads:
         print("(some of the workloads: nothing written)")
         return
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     planned = [{"workload": title, "target": target, "sprint": sprint} for title, target, sprint in PLANNED]
-    report = {**environment(args.threads), "rows": rows, "planned": planned}
+    report = {**environment(args.threads), **gpu, "rows": rows, "planned": planned}
     report["versions"] |= rows[0]["versions"]
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    temporary = args.output.with_suffix(".tmp")
+    temporary = output.with_suffix(".tmp")
     temporary.write_text(text)
-    os.replace(temporary, args.output)
-    print(f"written to {args.output.name}")
+    os.replace(temporary, output)
+    print(f"written to {output.name}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ A workload file defines `TITLE`, `TARGET` and `build(library)`, which returns th
 it measures one library in its own process:
 
     python benchmarks/mlp_step.py --library shared --threads 1
+    python benchmarks/mlp_step.py --library shared --device cuda
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -35,6 +37,32 @@ class Library:
     version: str
 
 
+class OnDevice:
+    """A module of a library whose functions and classes give what is on a device: `OnDevice(torch, "cuda").rand(3)`."""
+
+    def __init__(self, of: Any, device: str):
+        self._of, self._device = of, device
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._of, name)
+        if not callable(found):
+            return found
+
+        def make(*args: Any, **options: Any) -> Any:
+            made = found(*args, **options)
+            return made.to(self._device) if hasattr(made, "to") else made
+
+        return make
+
+
+def on_device(library: Library, device: str) -> Library:
+    """The library, whose tensors and layers are made on `device`."""
+    if device == "cpu":
+        return library
+    tensor, nn = (OnDevice(of, device) for of in (library.tensor, library.nn))
+    return dataclasses.replace(library, tensor=tensor, nn=nn)
+
+
 def load(name: str, threads: int) -> Library:
     """Imports one of the two libraries with its thread count set (before NumPy, BLAS and Numba load)."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -49,12 +77,19 @@ def load(name: str, threads: int) -> Library:
     return Library(name, shared, shared.nn, shared.nn.functional, shared.optim, shared.__version__)
 
 
-def measure(run: Callable[[], Any], seconds: float = 1.5, warm_up: int = 5) -> dict[str, float]:
-    """Milliseconds per call: medians over batches of the CPU time of this process and of the wall clock."""
+def measure(
+    run: Callable[[], Any], seconds: float = 1.5, warm_up: int = 5, finish: Callable[[], Any] = lambda: None
+) -> dict[str, float]:
+    """Milliseconds per call: medians over batches of the CPU time of this process and of the wall clock.
+
+    `finish` waits for what is still being computed: on a GPU, to which calls only hand their work.
+    """
     for _ in range(warm_up):
         run()
+    finish()
     start = time.perf_counter()
     run()
+    finish()
     calls = max(1, int(0.03 / max(time.perf_counter() - start, 1e-7)))
     cpu, wall = [], []
     end = time.perf_counter() + seconds
@@ -62,6 +97,7 @@ def measure(run: Callable[[], Any], seconds: float = 1.5, warm_up: int = 5) -> d
         c, w = time.process_time(), time.perf_counter()
         for _ in range(calls):
             run()
+        finish()
         cpu.append((time.process_time() - c) / calls * 1e3)
         wall.append((time.perf_counter() - w) / calls * 1e3)
     return {"cpu_ms": statistics.median(cpu), "wall_ms": statistics.median(wall)}
@@ -72,9 +108,15 @@ def main(build: Callable[[Library], Callable[[], Any]]) -> None:
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--library", choices=("shared", "torch"), required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long to measure (default: 1.5)")
     args = parser.parse_args()
     library = load(args.library, args.threads)
-    result = measure(build(library), args.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if args.device == "cuda":
+        gpu = library.tensor.cuda
+        result = measure(build(on_device(library, "cuda")), args.seconds, finish=gpu.synchronize)
+        peak = gpu.memory_reserved() / 2**20  # what the library took of the GPU's memory and keeps
+    else:
+        result = measure(build(library), args.seconds)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({**result, "peak_mb": round(peak, 1), "version": library.version}))

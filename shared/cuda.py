@@ -10,6 +10,7 @@ device_count = _devices.cuda_device_count
 get_device_name = _devices.cuda_device_name
 synchronize = _devices.synchronize
 memory_allocated = _devices.cuda_memory_allocated
+memory_reserved = _devices.cuda_memory_reserved
 empty_cache = _devices.cuda_empty_cache
 
 

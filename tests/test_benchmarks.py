@@ -46,7 +46,7 @@ def test_a_workload_that_fails_is_reported_with_its_error(monkeypatch):
 def test_a_row_compares_the_two_libraries_pair_by_pair(monkeypatch):
     times = {"shared": iter([1.0, 2.0, 9.0]), "torch": iter([2.0, 8.0, 10.0])}
 
-    def once(name, library, threads, seconds, coretype=None):
+    def once(name, library, threads, seconds, coretype=None, device="cpu"):
         return {"cpu_ms": next(times[library]), "wall_ms": 0.0, "peak_mb": 1.0, "version": library}
 
     monkeypatch.setattr(run, "once", once)
@@ -59,7 +59,7 @@ def test_a_row_compares_the_two_libraries_pair_by_pair(monkeypatch):
 def test_openblas_is_measured_by_its_own_choice_and_as_it_was_found(monkeypatch):
     seen = []
 
-    def once(name, library, threads, seconds, coretype=None):
+    def once(name, library, threads, seconds, coretype=None, device="cpu"):
         seen.append((library, coretype))
         return {"cpu_ms": 2.0 if coretype else 1.0, "wall_ms": 0.0, "peak_mb": 1.0, "version": library}
 

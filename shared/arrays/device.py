@@ -146,6 +146,11 @@ def cuda_memory_allocated() -> int:
     return 0 if _cupy is None else int(_cupy.get_default_memory_pool().used_bytes())
 
 
+def cuda_memory_reserved() -> int:
+    """Bytes of GPU memory that the pool holds, in use or free; 0 where no GPU was used."""
+    return 0 if _cupy is None else int(_cupy.get_default_memory_pool().total_bytes())
+
+
 def cuda_empty_cache() -> None:
     """Gives the memory pool's free blocks back to the driver."""
     if _cupy is not None:

@@ -160,7 +160,7 @@ def module() -> Any:
     made.RawModule = lambda *, code, options: Module(code, options)
     made.random = types.SimpleNamespace(Generator=_Generator, Philox4x3210=lambda seed: np.random.Philox(seed))
     stream = types.SimpleNamespace(synchronize=lambda: None)
-    pool = types.SimpleNamespace(used_bytes=lambda: 0, free_all_blocks=lambda: None)
+    pool = types.SimpleNamespace(used_bytes=lambda: 0, total_bytes=lambda: 0, free_all_blocks=lambda: None)
     made.get_default_memory_pool = lambda: pool
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: 1,

@@ -1,4 +1,4 @@
-"""Dropout on the GPU: mask and product in one launch, the mask the CPU's from the same seed. Formulas in reference.py."""
+"""Dropout on the GPU: mask and product in one launch; from equal seeds the CPU's mask. Formulas in reference.py."""
 
 from __future__ import annotations
 
