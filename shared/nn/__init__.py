@@ -91,4 +91,5 @@ from shared.nn.pool import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from shared.nn.positional import LearnedPositionalEncoding, PositionalEncoding
 from shared.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d

@@ -61,6 +61,7 @@ from shared.ops.pool import (
     max_pool3d,
 )
 from shared.ops.reduce import norm
+from shared.ops.rotary import apply_rotary, rotary_tables
 from shared.ops.shape import pad
 from shared.ops.softmax import log_softmax, softmax, softmin
 from shared.tensor import Tensor
@@ -72,6 +73,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "apply_rotary",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -128,6 +130,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rotary_tables",
     "selu",
     "sigmoid",
     "silu",
