@@ -22,7 +22,7 @@ from shared.arrays.kernels.threads import match_blas, share
 FASTMATH = {"contract", "nsz", "arcp"}
 
 _threads = match_blas()
-PARALLEL_FROM = 1 << 19  # a call takes some 0.1 ms then, and to start threads 0.04 ms
+PARALLEL_FROM = 1 << 20  # a call takes 0.14 ms or more then, and to start threads 0.04 ms
 
 f4, f8, i4, i8 = np.float32, np.float64, np.int32, np.int64
 
