@@ -292,7 +292,7 @@ def small_experiments(data: Digits, args: argparse.Namespace, results: Results) 
         draw_training(histories),
         "digits_training",
         alt="Training loss and validation accuracy against epoch for LeNet-5 and the CNN with batch norm, one line per "
-        "seed: the CNN is ahead from the first epoch on, and its lines end closer together.",
+        "seed: the CNN is far ahead after the first epoch and a little ahead at the end.",
     )
     results.figure(
         robustness(data, args.epochs, args.seeds, args.batch_size, results),
