@@ -10,22 +10,21 @@ import pytest
 import shared
 from course.oracles import doing, require
 from shared import nn, optim
-from shared.data import DataLoader, TensorDataset
 from shared.optim.lr_scheduler import OneCycleLR
 from shared.training import accuracy, evaluate, train_one_epoch
 
 Part = tuple[np.ndarray, np.ndarray]
 
 # What is asked for, and what the reference did over the seeds 0 to 19, on mnist-5k and on scikit-learn's digits:
-IN_PLACE = 0.82  # the convolutional network, not moved: at least 0.883 and 0.930
-KEEPS = 0.12  # and what it loses by a shift of two pixels, to the left or right: at most 0.054 and 0.068
-MLP_LOSES = 0.15  # what the MLP loses by the same shift: at least 0.244 and 0.808
-READS = 0.92  # the network with batch norm and one cycle: at least 0.942 and 0.972
+IN_PLACE = 0.82  # the convolutional network, not moved: at least 0.880 and 0.893
+MLP_LOSES = 0.15  # what the MLP loses by a shift of two pixels to the left or right: at least 0.253 and 0.792
+SHARE = 0.5  # and what part of that the convolutional network loses: at most 0.184 and 0.162
+READS = 0.90  # the network with batch norm and one cycle: at least 0.942 and 0.952
 
 
 @pytest.fixture(scope="module")
 def digits() -> dict[str, Part]:
-    """1,500 training digits and the test digits, (N, side, side) in [0, 1] with room to move, and their classes.
+    """1,200 training and up to 600 test digits, (N, side, side) in [0, 1] with room to move, and their classes.
 
     Those of mnist-5k, or scikit-learn's 8 × 8 digits where it cannot be had, with an empty border of 3 pixels.
     """
@@ -34,7 +33,8 @@ def digits() -> dict[str, Part]:
         images, classes = part.data.numpy().astype("float32") / part.data.max().item(), part.targets.numpy()
         if images.shape[1] == 8:
             images = np.pad(images, ((0, 0), (3, 3), (3, 3)))
-        parts[name] = (images[:1500], classes[:1500]) if name == "train" else (images, classes)
+        count = {"train": 1200, "test": 600}[name]
+        parts[name] = images[:count], classes[:count]
     return parts
 
 
@@ -60,15 +60,28 @@ def tensors(part: Part, like: np.ndarray, right: int = 0) -> tuple[shared.Tensor
     return shared.tensor(images[:, None].astype("float32")), shared.tensor(part[1])
 
 
+def shuffled(data: tuple[shared.Tensor, shared.Tensor]) -> list[tuple[shared.Tensor, shared.Tensor]]:
+    """One epoch's batches of 50, in a new order."""
+    order = shared.randperm(len(data[0]))
+    return [(data[0][some], data[1][some]) for some in order.split(50)]
+
+
 def mlp(side: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(side * side, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
+class Largest(nn.Module):
+    """The largest number of each map, wherever it is: (N, C, H, W) → (N, C)."""
+
+    def forward(self, x):
+        return x.amax(dim=(2, 3))
+
+
 def everywhere(side: int) -> nn.Sequential:
-    """Two convolutions, and of each map the largest number, wherever it is."""
+    """Two convolutions, and a classifier that is not told where their maps have found something."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 24, 5, padding=2), nn.ReLU(), nn.MaxPool2d(side // 2), nn.Flatten(), nn.Linear(24, 10),
+        nn.Conv2d(8, 24, 5, padding=2), nn.ReLU(), Largest(), nn.Linear(24, 10),
     )  # fmt: skip
 
 
@@ -78,10 +91,9 @@ def shift_accuracies(digits: dict[str, Part], make: Callable[[int], nn.Module], 
     like = digits["train"][0]
     data = tensors(digits["train"], like)
     model = make(data[0].shape[-1])
-    loader = DataLoader(TensorDataset(*data), batch_size=50, shuffle=True)
-    optimizer = optim.Adam(model.parameters(), lr=6e-3)
-    for _ in range(4):
-        train_one_epoch(model, loader, nn.CrossEntropyLoss(), optimizer)
+    optimizer = optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(3):
+        train_one_epoch(model, shuffled(data), nn.CrossEntropyLoss(), optimizer)
     return {
         right: evaluate(model, [tensors(digits["test"], like, right)], nn.CrossEntropyLoss(), {"accuracy": accuracy})[
             "accuracy"
@@ -102,16 +114,15 @@ def normalised(side: int) -> nn.Sequential:
 def one_cycle_accuracies(digits: dict[str, Part], seed: int = 0) -> tuple[float, float, list[float]]:
     """The accuracy on the test digits in evaluation, by the batch's own moments, and the losses of the epochs."""
     shared.manual_seed(seed)
-    like, epochs = digits["train"][0], 4
+    like, epochs = digits["train"][0], 3
     data, test = tensors(digits["train"], like), tensors(digits["test"], like)
     model = normalised(data[0].shape[-1])
-    loader = DataLoader(TensorDataset(*data), batch_size=50, shuffle=True)
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
-    schedule = OneCycleLR(optimizer, max_lr=0.02, total_steps=epochs * len(loader))
+    schedule = OneCycleLR(optimizer, max_lr=0.02, total_steps=epochs * len(shuffled(data)))
     losses = []
     for _ in range(epochs):
         with doing("an epoch with a schedule that steps after every batch"):
-            means = train_one_epoch(model, loader, nn.CrossEntropyLoss(), optimizer, after_batch=schedule.step)
+            means = train_one_epoch(model, shuffled(data), nn.CrossEntropyLoss(), optimizer, after_batch=schedule.step)
         losses.append(means["loss"])
     measured = evaluate(model, [test], nn.CrossEntropyLoss(), {"accuracy": accuracy})["accuracy"]
     model.train()
@@ -129,20 +140,19 @@ def test_a_convolutional_network_survives_a_shift_that_an_mlp_does_not(digits, r
     for name in found:
         record_property(f"{name}_accuracy", found[name][0])
         record_property(f"{name}_accuracy_lost_by_a_shift_of_two_pixels", lost[name])
-    seen = ", ".join(
+    seen = " and ".join(
         f"{values[0]:.1%} in place, {values[-2]:.1%} and {values[2]:.1%} moved" for values in found.values()
     )
-    told = f"The MLP and the convolutional network read {seen} by two pixels."
+    told = f"The MLP and the convolutional network read {seen} by two pixels to either side."
     require(
         found["convolutional"][0] > IN_PLACE,
-        f"the convolutional network has not learnt to read digits in place; more than {IN_PLACE:.0%} is asked for, and "
-        f"over 20 seeds the reference never read less than 88.3%. {told}",
+        f"the convolutional network has not learnt to read: in place more than {IN_PLACE:.0%} is asked for. {told}",
     )
-    require(lost["mlp"] > MLP_LOSES, f"the MLP should lose more than {MLP_LOSES:.0%} by a shift. {told}")
+    require(lost["mlp"] > MLP_LOSES, f"the MLP should lose more than {MLP_LOSES:.0%} by such a shift. {told}")
     require(
-        lost["convolutional"] < KEEPS,
-        f"the convolutional network loses {lost['convolutional']:.1%} by a shift of two pixels; over 20 seeds the "
-        f"reference never lost more than 6.8%, and less than {KEEPS:.0%} is asked for. {told}",
+        lost["convolutional"] < SHARE * lost["mlp"],
+        f"the convolutional network loses {lost['convolutional']:.1%} by a shift of two pixels; less than half of what "
+        f"the MLP loses is asked for. {told}",
     )
 
 
@@ -156,7 +166,7 @@ def test_a_network_with_batch_norm_and_one_cycle_reads_real_digits(digits, recor
     )
     require(
         measured > READS,
-        f"after four epochs of one cycle the network reads {measured:.1%} of unseen digits; over 20 seeds the "
-        f"reference never read less than 94.2%, and {READS:.0%} is asked for. Training losses by epoch: "
+        f"after three epochs of one cycle the network reads {measured:.1%} of unseen digits; more than "
+        f"{READS:.0%} is asked for. Training losses by epoch: "
         f"{[round(loss, 3) for loss in losses]}",
     )
