@@ -111,7 +111,11 @@ def test_warming_up_leaves_every_kernel_compiled_on_disk(tmp_path):
     for family in kernels.FAMILIES:
         written = importlib.import_module(f"shared.arrays.kernels.{family}.cpu")
         names = {
-            n for n, v in vars(written).items() if hasattr(v, "py_func") and v.py_func.__module__ == written.__name__
+            n
+            for n, v in vars(written).items()
+            if hasattr(v, "py_func")
+            and v.py_func.__module__ == written.__name__
+            and v.targetoptions.get("inline") != "always"  # those are compiled within others, and not for themselves
         }
         entries = {n for n in names if n.endswith(("_piece", "_parallel"))}
         found = Counter(
