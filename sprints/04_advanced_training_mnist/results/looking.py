@@ -256,11 +256,9 @@ def main() -> None:
         tables[name] = confusion(truth, guess)
         wrong = tables[name] - np.diag(np.diag(tables[name]))
         results.metric(f"mistakes_{name.lower().replace('-', '')}", int(wrong.sum()), unit="mistakes")
-        print(
-            name,
-            "mistakes:",
-            [(int(t), int(g), round(float(q[g]), 3)) for t, g, q in zip(truth, guess, p, strict=True) if t != g],
-        )
+        misread.append(set(np.flatnonzero(guess != truth).tolist()))
+        told = [f"{truth[i]} as {guess[i]} ({p[i, guess[i]]:.2f})" for i in sorted(misread[-1])]
+        print(f"{name}: {len(told)} mistakes: {', '.join(told)}", flush=True)
     results.metric("mistakes_both", len(misread[0] & misread[1]), unit="mistakes")
     results.metric("test_digits", len(truth), unit="digits")
     results.figure(
