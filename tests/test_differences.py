@@ -83,6 +83,20 @@ def weight_of_no_elements(t):
     return str(weight.grad.tolist())
 
 
+def clipped_large_gradient(t):
+    weight = t.nn.Parameter(t.zeros(2))
+    weight.grad = t.tensor([1e30, 1e30])
+    t.nn.utils.clip_grad_norm_([weight], 1.0)
+    return weight.grad.tolist()
+
+
+def gradient_of_nearest(t):
+    x = t.ones(1, 1, 2, requires_grad=True)
+    out = t.nn.functional.interpolate(x, scale_factor=1.15)
+    (out * t.tensor([1.0, 2.0])).sum().backward()
+    return x.grad.reshape(-1).tolist()
+
+
 # what is run; what shared gives; what PyTorch gives (an exception's type where it refuses)
 STATEMENTS = {
     "backward twice": (backward_twice_through_a_sum, RuntimeError, [2.0, 2.0]),
@@ -127,6 +141,17 @@ STATEMENTS = {
         RuntimeError,
         ZeroDivisionError,
     ),
+    "sparse gradients": (
+        lambda t: t.nn.Embedding(3, 2, sparse=True).weight.shape[0],
+        NotImplementedError,
+        3,
+    ),
+    "norms of large gradients": (
+        clipped_large_gradient,
+        [pytest.approx(0.5**0.5), pytest.approx(0.5**0.5)],
+        [0.0, 0.0],
+    ),
+    "gradient of a factor that changes no size": (gradient_of_nearest, [3.0, 0.0], [1.0, 2.0]),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
         True,
