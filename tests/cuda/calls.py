@@ -57,7 +57,32 @@ def _adam(draw: Draw, *shape: int) -> list[Any]:
     return [draw(*shape), draw(*shape), draw(*shape), np.asarray(abs(draw(*shape)))]
 
 
+class OnTheHost(list):
+    """Arrays that stay NumPy's, such as counters of steps."""
+
+
+def _together() -> Iterator[Call]:
+    """Many parameters in a call: of several sizes, on steps of their own, more than fit into one launch."""
+    shapes = [(), (5, 7), (2000,), (3,), *[(i + 1,) for i in range(70)]]
+
+    def column(draw: Draw) -> list[np.ndarray]:
+        return [draw(*s) for s in shapes]
+
+    def adam(draw: Draw) -> list[Any]:
+        steps = OnTheHost(np.array(float(i % 3), np.float32) for i in range(len(shapes)))
+        return [column(draw), column(draw), column(draw), [np.asarray(abs(a)) for a in column(draw)], steps]
+
+    for maximize in (False, True):
+        options = {**ADAM, "decoupled": True, "maximize": maximize}
+        yield Call("optim", "adam_all", f"{maximize}", adam, ("adam",), options)
+        for momentum in (0.0, 0.9):
+            options = {**SGD, "momentum": momentum, "nesterov": False, "maximize": maximize}
+            made = lambda d, m=momentum: [column(d), column(d), column(d) if m else None]  # noqa: E731
+            yield Call("optim", "sgd_all", f"{maximize} {momentum}", made, ("sgd",), options)
+
+
 def _optim() -> Iterator[Call]:
+    yield from _together()
     for shape in ((), (7, 3), (1024 * 4 + 5,)):
         for decoupled in (False, True):
             options = {**ADAM, "decoupled": decoupled, "step": 3}

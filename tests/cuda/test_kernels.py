@@ -9,6 +9,7 @@ import pytest
 
 from shared.arrays import kernels
 from shared.arrays.device import to_device
+from shared.arrays.kernels import launch
 from tests.cuda import on_device
 from tests.cuda.calls import CALLS
 from tests.cuda.emulator import COMPILER, KERNEL
@@ -48,6 +49,16 @@ def test_training_is_that_of_the_cpu(launches):
     on_device.training()
     # Ten steps with each optimizer: one launch for all 12 parameters, but for the first step with momentum.
     assert [launches.count(name) for name in ("adam", "sgd", "squares", "scale")] == [10, 12 + 9, 20, 20]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_indices_may_be_64_bits_wide(family, launches, monkeypatch):
+    """As for more than 2³⁰ elements, here with few."""
+    monkeypatch.setattr(launch, "_WIDE_FROM", 0)
+    calls = {call.launches: call for call in CALLS if call.family == family}
+    for call in calls.values():
+        on_device.kernel(call, "float32")
+    assert set(launches) == {name for names in calls for name in names}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

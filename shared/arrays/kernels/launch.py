@@ -69,10 +69,9 @@ __device__ inline I step() { return (I)gridDim.x * blockDim.x; }
 __device__ inline A infinity() { return (A)__int_as_float(0x7f800000); }
 __device__ inline A not_a_number() { return (A)__int_as_float(0x7fc00000); }
 
-// In maxima NaN is larger than all, as in PyTorch.
 
 struct Add { template <typename N> __device__ static N of(N a, N b) { return a + b; } };
-struct Larger { template <typename N> __device__ static N of(N a, N b) { return a > b || a != a ? a : b; } };
+struct Larger { template <typename N> __device__ static N of(N a, N b) { return a > b ? a : b; } };  // NaN may get lost, not in sums
 
 struct Rows {
     int width, lane;
