@@ -25,7 +25,12 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 STEPS = ("mlp_step", "cnn_step")  # whole training steps; the rest are single operations
-WORKLOADS = (*STEPS, "tiny_add", "tiny_chain", "conv_layer", "max_pool", "adam_step")
+WORKLOADS = (
+    *STEPS,
+    *("tiny_add", "tiny_chain", "conv_layer", "max_pool", "batch_norm", "layer_norm", "layer_norm_wide"),
+    *("relu", "gelu", "gelu_erf", "silu", "dropout", "softmax", "log_softmax", "cross_entropy"),
+    *("embedding_backward", "embedding_small", "adamw_step", "adamw_gpt", "clip_grad"),
+)
 # What the design sets targets for, but needs parts that later sprints build: (workload, target, sprint).
 PLANNED = (
     ("GPT 4 layers, 4 heads, 128 wide, block 64, batch 12, train step", 0.65, 9),
