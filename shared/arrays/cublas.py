@@ -139,10 +139,17 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     float16 and bfloat16 are summed in float32, float32 in float32 (TF32's products if `allow_tf32`).
     """
     module = xp(a)
-    if a.dtype not in dtypes.FLOATING or a.dtype != b.dtype or min(a.ndim, b.ndim) < 2 or not a.size * b.size:
+    if a.dtype not in dtypes.FLOATING or a.dtype != b.dtype or not (a.ndim and b.ndim):
         return module.matmul(a, b, out=out)
+    if a.ndim == 1:
+        return matmul(a[None, :], b)[..., 0, :]
+    if b.ndim == 1:
+        return matmul(a, b[:, None])[..., 0]
     if a.shape[-1] != b.shape[-2]:
         return module.matmul(a, b)  # which raises what NumPy raises
+    if not a.size * b.size:  # products of nothing, which are 0, or no products
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return module.zeros((*lead, a.shape[-2], b.shape[-1]), a.dtype)
     a, b = _readable(a), _readable(b)
     todo = plan(a.shape, _in_elements(a), b.shape, _in_elements(b))
     if len(todo.offsets) > _MOST_CALLS:

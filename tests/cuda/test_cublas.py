@@ -102,16 +102,36 @@ def test_each_dtype_is_summed_in_its_arithmetic(name):
     assert [call[4] for call in library.calls] == [kind]
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((4,), (4, 5)),
+        ((3, 4), (4,)),
+        ((4,), (4,)),
+        ((2, 3, 4), (4,)),
+        ((4,), (2, 4, 5)),
+        ((0, 4), (4, 5)),
+        ((3, 0), (0, 2)),
+    ],
+)
+def test_vectors_and_empty_matrices_keep_their_dtype(shapes):
+    for dtype in (np.dtype("float32"), dtypes.bfloat16):
+        a, b = (drawn(s, dtype, i) for i, s in enumerate(shapes))
+        with in_place_of_cupy():
+            found = gemm.matmul(to_device(a, "cuda"), to_device(b, "cuda"))
+        expected = np.asarray(a.astype(float) @ b.astype(float))
+        assert found.dtype == dtype and found.shape == expected.shape
+        np.testing.assert_allclose(found.get().astype(float), expected, 2e-2, 2e-2)
+
+
 def test_what_cublas_does_not_do_is_left_to_cupy():
-    with in_place_of_cupy() as launches:
+    with in_place_of_cupy():
         library.calls.clear()
-        vector, matrix = (to_device(drawn(s, np.float32, 0), "cuda") for s in ((4,), (4, 4)))
-        whole = to_device(np.arange(16).reshape(4, 4), "cuda")
-        assert gemm.matmul(vector, matrix).shape == (4,) and gemm.matmul(whole, whole).dtype == np.int64
-        assert gemm.matmul(matrix[:0], matrix).shape == (0, 4)
+        matrix, whole = (to_device(x, "cuda") for x in (drawn((4, 4), np.float32, 0), np.arange(16).reshape(4, 4)))
+        assert gemm.matmul(whole, whole).dtype == np.int64
         with pytest.raises(ValueError, match="mismatch"):
             gemm.matmul(matrix, matrix[:3])
-        assert not library.calls and not launches
+        assert not library.calls
 
 
 def test_tf32_is_used_where_it_was_allowed(monkeypatch):

@@ -71,7 +71,7 @@ __device__ inline A not_a_number() { return (A)__int_as_float(0x7fc00000); }
 
 
 struct Add { template <typename N> __device__ static N of(N a, N b) { return a + b; } };
-struct Larger { template <typename N> __device__ static N of(N a, N b) { return a > b ? a : b; } };  // NaN may get lost, not in sums
+struct Larger { template <typename N> __device__ static N of(N a, N b) { return a > b ? a : b; } };  // may lose a NaN
 
 struct Rows {
     int width, lane;
@@ -133,10 +133,10 @@ class Kernels:
 
     def __init__(self, code: str):
         self.code = code
-        self._kernels: dict[tuple[str, np.dtype, bool], Any] = {}
+        self._kernels: dict[tuple[str, np.dtype, bool, int], Any] = {}
 
     def _kernel(self, name: str, like: Any, wide: bool) -> Any:
-        key = (name, like.dtype, wide)
+        key = (name, like.dtype, wide, like.device.id)
         kernel = self._kernels.get(key)
         if kernel is None:
             text = source(self.code, like.dtype.name, wide)
