@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-STEPS = ("mlp_step", "cnn_step")  # whole training steps; the rest are single operations
 WORKLOADS = (
-    *STEPS,
+    *("mlp_step", "cnn_step"),  # whole training steps; the rest are single operations
     *("tiny_add", "tiny_chain", "conv_layer", "max_pool", "batch_norm", "layer_norm", "layer_norm_wide"),
     *("relu", "gelu", "gelu_erf", "silu", "dropout", "softmax", "log_softmax", "cross_entropy"),
     *("embedding_backward", "embedding_small", "adamw_step", "adamw_gpt", "clip_grad"),
