@@ -141,10 +141,10 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     module = xp(a)
     if a.dtype not in dtypes.FLOATING or a.dtype != b.dtype or not (a.ndim and b.ndim):
         return module.matmul(a, b, out=out)
-    if a.ndim == 1:
-        return matmul(a[None, :], b)[..., 0, :]
     if b.ndim == 1:
         return matmul(a, b[:, None])[..., 0]
+    if a.ndim == 1:
+        return matmul(a[None, :], b)[..., 0, :]
     if a.shape[-1] != b.shape[-2]:
         return module.matmul(a, b)  # which raises what NumPy raises
     if not a.size * b.size:  # products of nothing, which are 0, or no products
