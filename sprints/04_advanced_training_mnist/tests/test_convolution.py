@@ -73,6 +73,16 @@ def gradients_by_loops(x, weight, grad, stride, padding, dilation, groups=1) -> 
     return found
 
 
+def single(values: object) -> shared.Tensor:
+    """A float32 tensor of these numbers."""
+    return shared.tensor(np.array(values, dtype=np.float32))
+
+
+def leaf(values: object) -> shared.Tensor:
+    """The same, collecting a gradient."""
+    return single(values).requires_grad_()
+
+
 # ------------------------------------------------------------------------ forward
 
 
@@ -136,9 +146,9 @@ def check_columns() -> None:
 
 def check_little_one() -> None:
     """The results that notes 01 and 02 compute, and a filter that shows which way it lies."""
-    little = shared.tensor(X[None, None])
+    little = single(X[None, None])
     with doing("the convolution of the little one with the bar filter"):
-        out = check_formula_runs("conv", "conv", lambda: F.conv2d(little, shared.tensor(K[None, None])))
+        out = check_formula_runs("conv", "conv", lambda: F.conv2d(little, single(K[None, None])))
     check(
         "the bar filter on the little one",
         out.tolist(),
@@ -151,7 +161,7 @@ def check_little_one() -> None:
         },
     )
     with doing("the convolution of the little one with the filter (1 2 3 / 4 5 6)"):
-        out = F.conv2d(little, shared.tensor(E[None, None]))
+        out = F.conv2d(little, single(E[None, None]))
     check(
         "the filter (1 2 3 / 4 5 6) on the little one",
         out.tolist(),
@@ -165,7 +175,7 @@ def check_little_one() -> None:
         },
     )
     with doing("a convolution in one dimension"):
-        line = F.conv1d(shared.tensor([[[1.0, 2, 4, 8]]]), shared.tensor([[[1.0, -1]]]))
+        line = F.conv1d(single([[[1.0, 2, 4, 8]]]), single([[[1.0, -1]]]))
     check("the filter (1, −1) on 1, 2, 4, 8", line.tolist(), [[[-1, -2, -4]]], {"a filter turned": [[[1, 2, 4]]]})
 
 
@@ -179,7 +189,7 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
         "two images of three channels with five filters and a bias",
         {"broadcast": "There is one bias per filter: (O,) becomes (O, 1, 1) to stand beside (N, O, H, W)."},
     ):
-        out = F.conv2d(*(shared.tensor(a) for a in (x, weight, bias)))
+        out = F.conv2d(*(single(a) for a in (x, weight, bias)))
     check(
         "two images of three channels with five filters and a bias",
         out.tolist(),
@@ -198,7 +208,7 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
         "a convolution in two groups",
         {"": "With groups the filters are cut into as many parts, and each part sees its own C / groups channels."},
     ):
-        out = F.conv2d(shared.tensor(x), shared.tensor(weight), **ALL, groups=2)
+        out = F.conv2d(single(x), single(weight), **ALL, groups=2)
     check(
         f"four channels and six filters in two groups, {AT_ONCE}",
         out.tolist(),
@@ -216,12 +226,12 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
     )
     x, weight = rng.normal(size=(1, 2, 3, 4, 3)), rng.normal(size=(2, 2, 2, 2, 2))
     with doing("a convolution in three dimensions", {"": "windows.count has one number per dimension: use it whole."}):
-        out = F.conv3d(shared.tensor(x), shared.tensor(weight), padding=1)
+        out = F.conv3d(single(x), single(weight), padding=1)
     check("a convolution in three dimensions", out.tolist(), by_loops(x, weight, (1,) * 3, (1,) * 3, (1,) * 3))
-    single = F.conv2d(shared.tensor(X[None, None]).float(), shared.tensor(K[None, None]).float())
+    out = F.conv2d(single(X[None, None]), single(K[None, None]))
     require(
-        single.dtype == shared.float32,
-        f"the convolution of float32 images is {single.dtype}: an array made without a dtype is float64, and so is "
+        out.dtype == shared.float32,
+        f"the convolution of float32 images is {out.dtype}: an array made without a dtype is float64, and so is "
         "everything that is computed with it",
     )
 
@@ -236,11 +246,6 @@ HINTS = {
 }
 ADD_UP = "one window over the other: where windows overlap, what they give adds up"
 NO_MEAN = "a mean where windows overlap: it is a sum"
-
-
-def leaf(values: object) -> shared.Tensor:
-    """A float64 tensor that collects a gradient."""
-    return shared.tensor(np.array(values, dtype=np.float64)).requires_grad_()
 
 
 def check_scattering() -> None:
@@ -301,7 +306,7 @@ def check_gradients(what: str, x, weight, grad, options) -> None:
     for name in ("conv_input", "conv_weight", "conv_bias"):
         x.grad = weight.grad = bias.grad = None
         with doing(f"the backward pass of a convolution: {what}", HINTS):
-            check_formula_runs("conv", name, lambda: out.backward(shared.tensor(grad), retain_graph=True))
+            check_formula_runs("conv", name, lambda: out.backward(single(grad), retain_graph=True))
     arrays = x.detach().numpy(), weight.detach().numpy()
     found = gradients_by_loops(*arrays, grad, **options)
     alone = [gradients_by_loops(arrays[0][[i]], arrays[1], grad[[i]], **options)["weight"] for i in (0, -1)]

@@ -15,9 +15,14 @@ SEEN = np.array([[-1, 5], [1, 3.0]])  # what the bar filter sees in the little o
 FOUR = np.array([[3, 1, -2, 0], [2, 8, -1, -4], [-5, -6, 7, 7], [-3, -9, 6, 7.0]])
 
 
+def single(values: object) -> shared.Tensor:
+    """A float32 tensor of these numbers."""
+    return shared.tensor(np.array(values, dtype=np.float32))
+
+
 def leaf(values: object) -> shared.Tensor:
-    """A float64 tensor that collects a gradient."""
-    return shared.tensor(np.array(values, dtype=np.float64)).requires_grad_()
+    """The same, collecting a gradient."""
+    return single(values).requires_grad_()
 
 
 def by_loops(x: np.ndarray, kernel, stride, padding, dilation, count) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +54,14 @@ def pooled(x: shared.Tensor, *args, **options) -> shared.Tensor:
 
 def check_values() -> None:
     """What comes out."""
-    out = pooled(shared.tensor(SEEN[None, None]), 2)
+    out = pooled(single(SEEN[None, None]), 2)
     check(
         "2 × 2 max pooling of what the bar filter sees in the little one",
         out.tolist(),
         [[[[5]]]],
         {"the mean": [[[[2]]]], "the smallest": [[[[-1]]]], "the first": [[[[-1]]]], "the last": [[[[3]]]]},
     )
-    out = pooled(shared.tensor(FOUR[None, None]), 2)
+    out = pooled(single(FOUR[None, None]), 2)
     check(
         f"2 × 2 max pooling of {FOUR.astype(int).tolist()}",
         out.tolist(),
@@ -69,7 +74,7 @@ def check_values() -> None:
         },
     )
     below = -np.arange(1.0, 17.0).reshape(1, 1, 4, 4)
-    out = pooled(shared.tensor(below), 2, padding=1)
+    out = pooled(single(below), 2, padding=1)
     check(
         "2 × 2 max pooling with a padding of 1 where all numbers are negative",
         out.tolist(),
@@ -84,7 +89,7 @@ def check_values() -> None:
 
 def check_places() -> None:
     """Where the maxima are."""
-    x = shared.tensor(np.stack([FOUR, FOUR[::-1]])[None])
+    x = single(np.stack([FOUR, FOUR[::-1]])[None])
     with doing("the places of the maxima"):
         _, places = F.max_pool2d(x, 2, return_indices=True)
     right = by_loops(x.numpy(), (2, 2), (2, 2), (0, 0), (1, 1), (2, 2))[1]
@@ -114,7 +119,7 @@ def check_places() -> None:
         ),
     ):
         with doing(f"max pooling, {what}"):
-            out, places = F.max_pool2d(shared.tensor(values), 3, **options, return_indices=True)
+            out, places = F.max_pool2d(single(values), 3, **options, return_indices=True)
         best, right = by_loops(values, (3, 3), **options, count=count)
         row = options["padding"][0]
         check(f"the maxima, {what}", out.tolist(), best, {"padding that wins: it counts as −∞": np.maximum(best, 0)})
@@ -134,7 +139,7 @@ def check_extremes() -> None:
     """NaN, and a window in which all is −∞."""
     x = FOUR.copy()
     x[0, 1] = math.nan
-    out = pooled(shared.tensor(x[None, None]), 2).numpy()[0, 0]
+    out = pooled(single(x[None, None]), 2).numpy()[0, 0]
     require(
         math.isnan(out[0, 0]),
         f"the maximum of 3, NaN, 2, 8 is {out[0, 0]:g}: NaN is larger than all. Comparisons with NaN are False, so "
@@ -161,7 +166,7 @@ def check_gradients() -> None:
     grad = np.array([[[[1, 2], [3, 4.0]]]])
     out = pooled(x, 2)
     with doing("the backward pass of max pooling", {"": "max_pool_input returns an array of the image's size."}):
-        check_formula_runs("pool", "max_pool_input", lambda: out.backward(shared.tensor(grad)))
+        check_formula_runs("pool", "max_pool_input", lambda: out.backward(single(grad)))
     right = np.zeros((1, 1, 4, 4))
     right[0, 0, [1, 0, 3, 2], [1, 3, 0, 2]] = 1, 2, 3, 4
     block = grad.repeat(2, axis=2).repeat(2, axis=3)
@@ -200,7 +205,7 @@ def check_gradients() -> None:
         with doing(f"max pooling, {what}"):
             out = F.max_pool2d(x, 3, **options)
         with doing(f"the backward pass of max pooling, {what}", {"": "The result has the size of the image."}):
-            out.backward(shared.tensor(grad))
+            out.backward(single(grad))
         check(
             f"the gradient of max pooling, {what}",
             x.grad.tolist(),
@@ -217,7 +222,7 @@ def test_max_pooling_takes_the_largest_and_sends_the_gradient_there():
     line = leaf([[[1.0, 5, 2, 4]]])
     with doing("max pooling in one dimension", {"": "windows.offsets() and windows.where() work in any dimension."}):
         out = F.max_pool1d(line, 2, stride=1)
-        (out * shared.tensor([1.0, 10, 100])).sum().backward()
+        (out * single([1.0, 10, 100])).sum().backward()
     check("max pooling of 1, 5, 2, 4 in one dimension", out.tolist(), [[[5, 5, 4]]])
     check(
         "its gradient for G = (1, 10, 100)",
@@ -226,7 +231,7 @@ def test_max_pooling_takes_the_largest_and_sends_the_gradient_there():
         {OVER: [[[0, 10, 0, 100]]], AGAIN: [[[0, 1, 0, 100]]]},
     )
     with doing("max pooling of float32"):
-        x = shared.tensor(FOUR[None, None]).float().requires_grad_()
+        x = leaf(FOUR[None, None])
         out = F.max_pool2d(x, 2)
         out.sum().backward()
     require(out.dtype == shared.float32, f"max pooling of float32 is {out.dtype}: which array is made without a dtype?")

@@ -201,9 +201,9 @@ def test_windows_lie_where_padding_stride_and_dilation_put_them():
     check_padded()
     check_where()
     # The whole chain: a filter that is 1 in one place moves the image, padding included.
-    image = shared.tensor(np.arange(1.0, 17.0).reshape(1, 1, 4, 4))
+    image = shared.arange(1.0, 17.0).reshape(1, 1, 4, 4)
     for offset in np.ndindex(3, 3):
-        pick = np.zeros((1, 1, 3, 3))
+        pick = np.zeros((1, 1, 3, 3), dtype=np.float32)
         pick[(0, 0, *offset)] = 1
         around = np.pad(image.numpy()[0, 0], 1)
         with doing("a convolution with padding='same'"):
@@ -215,7 +215,7 @@ def test_windows_lie_where_padding_stride_and_dilation_put_them():
         )
     try:
         with doing("a window that does not fit"):
-            F.conv2d(image, shared.zeros(1, 1, 5, 5).double())
+            F.conv2d(image, shared.zeros(1, 1, 5, 5))
         told = ""
     except AssertionError as error:
         told = str(error)
