@@ -12,13 +12,14 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-COMPILER = shutil.which("g++")
+COMPILER = shutil.which("g++") if sys.platform == "linux" else None  # elsewhere fibers are made otherwise
 SHIM = Path(__file__).with_name("shim.h")
 KERNEL = re.compile(r'extern "C" __global__ void\s+(\w+)\s*\(([^)]*)\)')
 
@@ -59,7 +60,7 @@ class Module:
         path = _folder() / hashlib.sha256(text.encode()).hexdigest()
         if not path.with_suffix(".so").exists():
             path.with_suffix(".cpp").write_text(text)
-            command = [str(COMPILER), "-std=c++20", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-w"]
+            command = [str(COMPILER), "-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-w"]
             command += ["-o", str(path.with_suffix(".so")), str(path.with_suffix(".cpp"))]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

@@ -36,8 +36,21 @@ template <typename To, typename From> To same_bits(From from) {
 inline unsigned __float_as_uint(float v) { return same_bits<unsigned>(v); }
 inline float __uint_as_float(unsigned v) { return same_bits<float>(v); }
 inline float __int_as_float(int v) { return same_bits<float>(v); }
-inline unsigned short half_of(float v) { return same_bits<unsigned short>((_Float16)v); }
-inline float float_of(unsigned short bits) { return same_bits<_Float16>(bits); }
+// float16 by hand, which older compilers do not have: to the nearest, of two the even one.
+inline unsigned short half_of(float v) {
+    const unsigned sign = std::signbit(v) ? 0x8000 : 0;
+    const float size = std::fabs(v);
+    if (size != size) return sign | 0x7e00;
+    if (size >= 65520) return sign | 0x7c00;
+    const int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
+    return sign | ((exponent + 14) * 1024 + (int)std::nearbyint(std::ldexp(size, 10 - exponent)));
+}
+inline float float_of(unsigned short bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    float size = exponent ? std::ldexp(1024.0f + mantissa, exponent - 25) : std::ldexp((float)mantissa, -24);
+    if (exponent == 31) size = mantissa ? NAN : INFINITY;
+    return bits & 0x8000 ? -size : size;
+}
 inline float rsqrt(float v) { return 1 / std::sqrt(v); }
 inline double rsqrt(double v) { return 1 / std::sqrt(v); }
 

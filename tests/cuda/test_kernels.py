@@ -7,17 +7,17 @@ import importlib
 import numpy as np
 import pytest
 
-from shared.arrays import kernels
+from shared.arrays import dtypes, kernels
 from shared.arrays.device import to_device
 from shared.arrays.kernels import launch
 from tests.cuda import on_device
 from tests.cuda.calls import CALLS
-from tests.cuda.emulator import COMPILER, KERNEL
+from tests.cuda.emulator import COMPILER, KERNEL, Module
 from tests.cuda.stand_in import in_place_of_cupy
 from tests.nn.test_modules import WITH_INPUTS
 from tests.ops.cases import CASES
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++, which stands in for CUDA's compiler")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux, which stands in for CUDA's compiler")
 
 FAMILIES = sorted({call.family for call in CALLS})
 
@@ -49,6 +49,32 @@ def test_training_is_that_of_the_cpu(launches):
     on_device.training()
     # Ten steps with each optimizer: one launch for all 12 parameters, but for the first step with momentum.
     assert [launches.count(name) for name in ("adam", "sgd", "squares", "scale")] == [10, 12 + 9, 20, 20]
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:(invalid|overflow).*:RuntimeWarning")
+def test_short_floats_round_like_numpy_s(name):
+    """Every value of 16 bits, and numbers between, at the edges and beyond."""
+    dtype = dtypes.as_dtype(name)
+    every = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    wide = every.astype(np.float32)
+    near = [np.nextafter(wide, np.float32(way)) for way in (-np.inf, np.inf)]
+    between = [wide[:-1] / 2 + wide[1:] / 2, *near, np.float32([65519.99, 65520, 1e-8, 3e-8, -1e-30, 1e38])]
+    code = """
+extern "C" __global__ void shorten(const float* x, T* out, long long size) {
+    for (I i = first(); i < size; i += step()) out[i] = T(x[i]);
+}
+extern "C" __global__ void widen(const T* x, float* out, long long size) {
+    for (I i = first(); i < size; i += step()) out[i] = x[i];
+}
+"""
+    module = Module(launch.source(code, name))
+    for given, kernel, kind in ((every, "widen", np.float32), (np.concatenate([wide, *between]), "shorten", dtype)):
+        out = np.empty(given.shape, kind)
+        module.get_function(kernel)((9,), (launch.THREADS,), (given, out, given.size))
+        expected = given.astype(kind)
+        same = out.view(np.uint8).reshape(out.size, -1) == expected.view(np.uint8).reshape(out.size, -1)
+        assert (same.all(axis=1) | (np.isnan(out) & np.isnan(expected))).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
