@@ -64,6 +64,13 @@ struct Brain {  // bfloat16: the upper half of a float
 HELPERS = r"""
 struct Geometry { int kernel[3], count[3], stride[3], padding[3], dilation[3], size[3]; };  // see geometry()
 
+// The window whose element k lies at `at` in dimension d, or −1.
+__device__ inline int seen_by(const Geometry& g, int d, int at, int k) {
+    const int begin = at + g.padding[d] - k * g.dilation[d];
+    const int o = g.stride[d] == 1 ? begin : begin / g.stride[d];  // a division takes as long as all the rest
+    return begin >= 0 && o < g.count[d] && o * g.stride[d] == begin ? o : -1;
+}
+
 __device__ inline I first() { return (I)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline I step() { return (I)gridDim.x * blockDim.x; }
 __device__ inline A infinity() { return (A)__int_as_float(0x7f800000); }
@@ -145,9 +152,12 @@ class Kernels:
         return kernel
 
     def over(self, size: int, name: str, like: Any, *arguments: Any) -> None:
-        """Starts a kernel over `size` elements, compiled for the dtype of `like`; its last parameter is the size."""
+        """Starts a kernel over `size` elements, compiled for the dtype of `like`; its last parameter is the size.
+
+        Indices are wide if `size` or `like`, the largest array that is indexed by them, asks for it.
+        """
         blocks = min(-(-size // THREADS), MOST_BLOCKS)
-        self._kernel(name, like, size >= _WIDE_FROM)((blocks,), (THREADS,), (*arguments, size))
+        self._kernel(name, like, max(size, like.size) >= _WIDE_FROM)((blocks,), (THREADS,), (*arguments, size))
 
     def rows(self, rows: int, columns: int, name: str, like: Any, *arguments: Any) -> None:
         """Starts a kernel over rows; its last parameters are `columns`, the width, and the number of rows.

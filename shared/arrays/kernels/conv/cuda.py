@@ -20,30 +20,28 @@ Array = Any  # cupy.ndarray
 MOST_BYTES = 1 << 28
 
 kernels = Kernels(r"""
-// x (N, C, *size) → the element k of window l of channel c of image n at n · image_step + (c · K + k) · row_step + l.
-// A thread takes one element: those beside it read and write beside it.
+// x (N, C, *size) → element k of window l of channel c of image n at n · image_step + (c · K + k) · row_step + l.
+// A thread takes a window of one channel: those beside it read and write beside it.
 extern "C" __global__ void to_columns(const T* x, T* columns, long long channels, long long image_step,
                                       long long row_step, const __grid_constant__ Geometry g, long long size) {
-    const int windows = g.count[0] * g.count[1] * g.count[2];
+    const int windows = g.count[0] * g.count[1] * g.count[2], elements = g.kernel[0] * g.kernel[1] * g.kernel[2];
     for (I i = first(); i < size; i += step()) {
-        I rest = i / windows, from = 0;
-        const int l = i % windows;
-        int at[3], o = l, k[3];
+        const I plane = i / windows;
+        int l = i % windows, begin[3];
+        T* to = columns + plane / channels * image_step + plane % channels * elements * row_step + l;
         for (int d = 2; d >= 0; d--) {
-            k[d] = rest % g.kernel[d];
-            rest /= g.kernel[d];
-            at[d] = o % g.count[d] * g.stride[d] + k[d] * g.dilation[d] - g.padding[d];
-            o /= g.count[d];
+            begin[d] = l % g.count[d] * g.stride[d] - g.padding[d];
+            l /= g.count[d];
         }
-        bool inside = true;
-        from = rest;  // the plane: image · channels + channel
-        for (int d = 0; d < 3; d++) {
-            inside &= at[d] >= 0 && at[d] < g.size[d];
-            from = from * g.size[d] + at[d];
-        }
-        const I elements = g.kernel[0] * g.kernel[1] * g.kernel[2];
-        const I row = rest % channels * elements + (k[0] * g.kernel[1] + k[1]) * g.kernel[2] + k[2];
-        columns[rest / channels * image_step + row * row_step + l] = inside ? x[from] : T(0);
+        const T* from = x + (long long)plane * g.size[0] * g.size[1] * g.size[2];
+        for (int a = 0; a < g.kernel[0]; a++)
+            for (int b = 0; b < g.kernel[1]; b++)
+                for (int c = 0; c < g.kernel[2]; c++, to += row_step) {
+                    const int z = begin[0] + a * g.dilation[0], y = begin[1] + b * g.dilation[1];
+                    const int w = begin[2] + c * g.dilation[2];
+                    const bool inside = z >= 0 && z < g.size[0] && y >= 0 && y < g.size[1] && w >= 0 && w < g.size[2];
+                    *to = inside ? from[((long long)z * g.size[1] + y) * g.size[2] + w] : T(0);
+                }
     }
 }
 
@@ -54,23 +52,17 @@ extern "C" __global__ void from_columns(const T* columns, T* x, const __grid_con
         I plane = i;
         int at[3];
         for (int d = 2; d >= 0; d--) {
-            at[d] = plane % g.size[d] + g.padding[d];
+            at[d] = plane % g.size[d];
             plane /= g.size[d];
         }
         A total = 0;
-        I row = plane * g.kernel[0] * g.kernel[1] * g.kernel[2];
+        const T* row = columns + (long long)plane * g.kernel[0] * g.kernel[1] * g.kernel[2] * windows;
         for (int a = 0; a < g.kernel[0]; a++)
             for (int b = 0; b < g.kernel[1]; b++)
-                for (int c = 0; c < g.kernel[2]; c++, row++) {
-                    const int k[3] = {a, b, c};
-                    bool seen = true;
-                    I window = 0;
-                    for (int d = 0; d < 3; d++) {
-                        const int begin = at[d] - k[d] * g.dilation[d], o = begin / g.stride[d];
-                        seen &= begin >= 0 && begin == o * g.stride[d] && o < g.count[d];
-                        window = window * g.count[d] + o;
-                    }
-                    if (seen) total += (A)columns[row * windows + window];
+                for (int c = 0; c < g.kernel[2]; c++, row += windows) {
+                    const int o[3] = {seen_by(g, 0, at[0], a), seen_by(g, 1, at[1], b), seen_by(g, 2, at[2], c)};
+                    if (o[0] >= 0 && o[1] >= 0 && o[2] >= 0)
+                        total += (A)row[((long long)o[0] * g.count[1] + o[1]) * g.count[2] + o[2]];
                 }
         x[i] = T(total);
     }
@@ -90,7 +82,7 @@ def _columns(x: Array, windows: Windows, images_inside: bool) -> Array:
     columns = xp(x).empty((rows, n, length) if images_inside else (n, rows, length), x.dtype)
     image_step, row_step = (length, n * length) if images_inside else (rows * length, length)
     shape = geometry(windows, x.shape[2:])
-    kernels.over(columns.size, "to_columns", columns, x, columns, channels, image_step, row_step, shape)
+    kernels.over(n * channels * length, "to_columns", columns, x, columns, channels, image_step, row_step, shape)
     return columns
 
 

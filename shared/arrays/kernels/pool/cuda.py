@@ -67,9 +67,8 @@ struct Seen {
     __device__ bool seen() {
         bool yes = true;
         for (int d = 0; d < 3; d++) {
-            int from = at[d] + g.padding[d] - k[d] * g.dilation[d];
-            o[d] = from / g.stride[d];
-            yes &= from >= 0 && from == o[d] * g.stride[d] && o[d] < g.count[d];
+            o[d] = seen_by(g, d, at[d], k[d]);
+            yes &= o[d] >= 0;
         }
         return yes;
     }
@@ -145,7 +144,9 @@ def max_pool(x: Array, windows: Windows) -> tuple[Array, Array]:
 def max_pool_input(grad: Array, places: Array, size: tuple[int, ...], windows: Windows) -> Array:
     """`reference.max_pool_input`."""
     out = xp(grad).empty((*grad.shape[:2], *size), grad.dtype)
-    kernels.over(out.size, "max_pool_input", out, grad, places, out, geometry(windows, size))
+    kernels.over(
+        out.size, "max_pool_input", out if out.size > grad.size else grad, grad, places, out, geometry(windows, size)
+    )
     return out
 
 
@@ -159,5 +160,7 @@ def avg_pool(x: Array, windows: Windows, divisor: Array) -> Array:
 def avg_pool_input(grad: Array, size: tuple[int, ...], windows: Windows, divisor: Array) -> Array:
     """`reference.avg_pool_input`."""
     out = xp(grad).empty((*grad.shape[:2], *size), grad.dtype)
-    kernels.over(out.size, "avg_pool_input", out, grad, divisor, out, geometry(windows, size))
+    kernels.over(
+        out.size, "avg_pool_input", out if out.size > grad.size else grad, grad, divisor, out, geometry(windows, size)
+    )
     return out
