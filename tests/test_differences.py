@@ -97,6 +97,12 @@ def gradient_of_nearest(t):
     return x.grad.reshape(-1).tolist()
 
 
+def shape_after_unpadding(t):
+    padded = t.zeros(3, 2)
+    t.nn.utils.rnn.unpad_sequence(padded, t.tensor([3, 1]))
+    return tuple(padded.shape)
+
+
 # what is run; what shared gives; what PyTorch gives (an exception's type where it refuses)
 STATEMENTS = {
     "backward twice": (backward_twice_through_a_sum, RuntimeError, [2.0, 2.0]),
@@ -152,6 +158,18 @@ STATEMENTS = {
         [0.0, 0.0],
     ),
     "gradient of a factor that changes no size": (gradient_of_nearest, [3.0, 0.0], [1.0, 2.0]),
+    "dtypes of pad_sequence": (
+        lambda t: t.nn.utils.rnn.pad_sequence([t.tensor([1]), t.tensor([1.5])]).tolist(),
+        RuntimeError,
+        [[1, 1]],
+    ),
+    "sizes of pad_sequence": (
+        lambda t: t.nn.utils.rnn.pad_sequence([t.zeros(1, 2), t.ones(1, 1)]).tolist(),
+        RuntimeError,
+        [[[0, 0], [1, 1]]],
+    ),
+    "unpad_sequence": (shape_after_unpadding, (3, 2), (2, 3)),
+    "layers for positions": (lambda t: t.nn.PositionalEncoding(2).batch_first, True, AttributeError),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
         True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from shared.arrays import dtypes
-from shared.autograd import no_grad
 from shared.nn import init
 from shared.nn.dropout import Dropout
 from shared.nn.module import Module
@@ -17,7 +16,6 @@ from shared.ops.rotary import position_angles
 from shared.tensor import Tensor
 
 
-@no_grad()
 def sinusoidal_encoding(
     length: int, d_model: int, base: float = 10000.0, device: Any = None, dtype: Any = None
 ) -> Tensor:

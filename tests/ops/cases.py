@@ -283,6 +283,15 @@ case(
 case("cat last", lambda t, a, b: t.cat((a, b), -1), [((2, 3), (2, 1)), ((2, 3, 4), (2, 3, 0))])
 case("cat legacy empty", lambda t, a, b: t.cat((a, b), 1), [((2, 3), (0,))])
 case("stack", lambda t, a, b: (t.stack([a, b]), t.stack([a, b], dim=-1)), [((2, 3), (2, 3)), ((), ()), ((0,), (0,))])
+case(
+    "pad_sequence",
+    lambda t, a, b, c: (
+        t.nn.utils.rnn.pad_sequence([a, b, c]),
+        t.nn.utils.rnn.pad_sequence((c, b), batch_first=True, padding_value=2.5),
+        t.nn.utils.rnn.pad_sequence([a, b, c], True, 1, padding_side="left"),
+    ),
+    [((2, 3), (4, 3), (1, 3)), ((2,), (0,), (3,)), ((1, 2, 0), (2, 2, 0), (2, 2, 0))],
+)
 case("split", lambda t, x: (*t.split(x, 2), *t.split(x, [1, 2], dim=1)), [(5, 3), (0, 3)])
 case("chunk", lambda t, x: (*t.chunk(x, 2), *t.chunk(x, 3, dim=-1)), [(5, 3), (2, 7)])
 case("unbind", lambda t, x: (*t.unbind(x), *t.unbind(x, 1), *[row for row in x]), [(2, 3), (2, 3, 4)])

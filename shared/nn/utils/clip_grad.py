@@ -1,4 +1,4 @@
-"""Helpers for gradients and parameters."""
+"""Norms of gradients, and keeping them small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from shared.arrays.device import is_gpu_array, xp
 from shared.arrays.kernels import optim as kernel
 from shared.autograd import no_grad
 from shared.ops.inplace import require_writable
-from shared.ops.join import cat
 from shared.tensor import Tensor
 
 
@@ -114,23 +113,3 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
     for parameter in _as_list(parameters):
         if parameter.grad is not None:
             parameter.grad.clamp_(-float(clip_value), float(clip_value))
-
-
-def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All parameters in one vector, in their order; differentiable."""
-    return cat([parameter.reshape(-1) for parameter in parameters])
-
-
-def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """The opposite of `parameters_to_vector`: each parameter becomes a view of its slice of `vec`."""
-    if not isinstance(vec, Tensor):
-        raise TypeError(f"expected a Tensor, but got: {type(vec).__name__}")
-    parameters = list(parameters)
-    needed = sum(parameter.numel() for parameter in parameters)
-    if needed > vec.numel():
-        raise RuntimeError(f"vector_to_parameters: the parameters have {needed} elements, the vector {vec.numel()}")
-    start = 0
-    for parameter in parameters:
-        end = start + parameter.numel()
-        parameter.data = vec.data[start:end].reshape(*parameter.shape)
-        start = end
