@@ -15,7 +15,11 @@ from shared.nn import functional as F
 
 SEEN = np.array([-1, 5, 1, 3.0])  # what the bar filter sees in the little one: mean 2, variance 5
 TWO = np.array([[[-1, 5], [0, 1]], [[1, 3], [2, 3.0]]])  # two images, two channels, two places: any axis fits
-SUMS = {"": "Mean and variance are one number per channel, (C,); per_channel() lets them stand beside (N, C, L)."}
+SUMS = {
+    "broadcast": "Mean and variance are one number per channel, (C,); per_channel() lets them stand beside (N, C, L).",
+    "does not fit": "The gradients are (N, C, L) by x, and (C,) by weight and bias.",
+    "expected 3": "Three gradients are returned: by x, by weight and by bias.",
+}
 
 
 def single(values: object) -> shared.Tensor:
@@ -130,6 +134,10 @@ def check_values() -> None:
             "no bias": w * normal,
             "no weight": normal + b,
             "neither weight nor bias": normal,
+            "a mean for each place instead of each channel: per_channel() turns (C,) into (C, 1)": w
+            * (TWO - [2, 1.5])
+            / np.sqrt(np.array([[5], [1.25]]) + 1e-5)
+            + b,
             "the bias added before the weight multiplies: w · x̂ + b, not w · (x̂ + b)": w * (normal + b),
             "a weight for each place instead of each channel": weight * normal + bias,
             "a weight for each image instead of each channel": weight[:, None, None] * normal + bias[:, None, None],

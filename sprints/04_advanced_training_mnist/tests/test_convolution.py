@@ -9,7 +9,7 @@ import numpy as np
 
 import shared
 from course.oracles import check, check_formula_runs, doing, require
-from shared.arrays.kernels.conv.reference import col2im, im2col
+from shared.arrays.kernels.conv.reference import col2im, conv_bias, im2col
 from shared.arrays.kernels.windows import Windows
 from shared.nn import functional as F
 
@@ -200,6 +200,10 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
             "a mean over the channels instead of the sum": right / 3 + column,
             "a bias that counts once for every channel": right + 3 * column,
             "the bias of the first filter for all": right + bias[0],
+            "weights reshaped to (C · K, O): reshape transposes nothing, (O, C · K) and .T does": by_loops(
+                x, weight.reshape(27, 5).T.reshape(weight.shape), **FLAT
+            )
+            + column,
             "the first image twice": np.stack([right[0]] * 2) + column,
         },
     )
@@ -258,6 +262,8 @@ def check_scattering() -> None:
         np.outer([1, 2, 2, 1], [1, 2, 2, 1])[None, None],
         {f"{ADD_UP} (or a mean of them)": np.ones((1, 1, 4, 4))},
     )
+    small = col2im(np.ones((1, 9, 4), dtype=np.float32), (4, 4), windows_of((4, 4), (3, 3), **FLAT))
+    require(small.dtype == np.float32, f"col2im of float32 columns is {small.dtype}: zeros without a dtype are float64")
     whole = np.outer([1, 2, 3, 3, 2, 1], [1, 2, 3, 3, 2, 1])[None, None]
     around = {**FLAT, "padding": (1, 1)}
     with doing("col2im with a padding of 1", {"broadcast": "The windows go over the edges: add up in a padded array."}):
@@ -350,8 +356,29 @@ def check_gradients(what: str, x, weight, grad, options) -> None:
     )
 
 
+def check_bias() -> None:
+    """`conv_bias` by itself: the engine would forgive a dimension too many."""
+    grad = np.arange(24.0).reshape(2, 3, 2, 2)
+    with doing("conv_bias"):
+        found = conv_bias(grad)
+    check(
+        "conv_bias, the sum of G over images and windows",
+        found,
+        grad.sum((0, 2, 3)),
+        {
+            "a sum for each image: they add up too": grad.sum((2, 3)),
+            "the sum over everything": grad.sum(),
+            "sums that keep their dimensions": grad.sum((0, 2, 3), keepdims=True),
+            "a sum over the filters": grad.sum((1, 2, 3)),
+            "a mean over the windows: it is a sum": grad.mean((2, 3)).sum(0),
+            "a mean over images and windows: it is a sum": grad.mean((0, 2, 3)),
+        },
+    )
+
+
 def test_the_three_gradients_of_a_convolution_match_the_hand_computation():
     check_scattering()
+    check_bias()
     little, bar, grad = X[None, None], K[None, None], np.array([[[[1, 0], [2, -1.0]]]])
     found = gradients_by_loops(little, bar, grad, **FLAT)  # the oracle itself, against what was computed by hand
     assert found["x"].tolist() == [[[[-1, 2, -1, 0], [-3, 7, -5, 1], [-3, 7, -5, 1], [-2, 5, -4, 1]]]]

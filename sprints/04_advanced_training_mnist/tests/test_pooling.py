@@ -9,6 +9,8 @@ import numpy as np
 
 import shared
 from course.oracles import check, check_formula_runs, doing, require
+from shared.arrays.kernels.pool.reference import max_pool_input
+from shared.arrays.kernels.windows import Windows
 from shared.nn import functional as F
 
 SEEN = np.array([[-1, 5], [1, 3.0]])  # what the bar filter sees in the little one
@@ -149,6 +151,7 @@ def check_extremes() -> None:
     low = leaf(np.full((1, 1, 4, 4), -math.inf))
     with doing("max pooling where all is −∞", {"": "Of equal ones the first counts, also where all of them are −∞."}):
         out, places = F.max_pool2d(low, 2, padding=1, return_indices=True)
+    with doing("its backward pass", {"does not fit": "The result has the size of the image, without padding."}):
         out.sum().backward()
     largest = out.max().item()
     require(largest == -math.inf, f"the maximum of −∞ and −∞ is −∞, not {largest:g}")
@@ -235,6 +238,10 @@ def test_max_pooling_takes_the_largest_and_sends_the_gradient_there():
         out = F.max_pool2d(x, 2)
         out.sum().backward()
     require(out.dtype == shared.float32, f"max pooling of float32 is {out.dtype}: which array is made without a dtype?")
+    back = max_pool_input(
+        np.ones((1, 1, 1), "float32"), np.zeros((1, 1, 1), "int32"), (2,), Windows((2,), *[(1,)] * 2, (0,), (1,))
+    )
+    require(back.dtype == np.float32, f"the gradient of float32 is {back.dtype}: zeros without a dtype are float64")
 
 
 OVER = "one window over the other: an element that is the maximum of several gets the sum"

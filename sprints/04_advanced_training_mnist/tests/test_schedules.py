@@ -86,6 +86,8 @@ def check_warm_up() -> None:
                 *up,
                 *(cosine(1, 0, t / 7) for t in range(3, 8)),
             ],
+            "a warm-up whose last step comes one too early": [0.25, 0.625, 1, 1, *down[1:]],
+            "a cosine that takes over one step late: its milestone is warmup_steps": [*up, 1, 1, *down[1:-1]],
             "a warm-up one step too long": [0.2, 0.4, 0.6, 0.8, *(cosine(1, 0, t / 3) for t in range(4))],
             "a cosine one step too long, which is not at its end after the last step": [
                 *up,

@@ -41,9 +41,9 @@ def lower(loss: float, seen: list[float]) -> bool:
 
 def check_patience() -> None:
     """When it stops."""
-    losses = [1.0, 0.9, 0.95, 0.8, 0.85, 0.82, 0.81, 0.83, 0.7]
+    losses = [1.0, 0.9, 0.95, 0.8, 0.85, 0.82, 0.81, 0.83, 0.7, 0.71, 0.72, 0.73]
     found, stopping = stops(losses, patience=3)
-    right = [False] * 6 + [True, True, False]
+    right = [False] * 6 + [True, True] + [False] * 3 + [True]
     names = [str(answer) for answer in found]
     check_names(
         f"whether to stop after each of the losses {losses} with patience 3",
@@ -63,13 +63,13 @@ def check_patience() -> None:
             "the direction turned: a lower loss is an improvement": [
                 *map(str, by_rule(losses, 3, lambda v, seen: not seen or v > max(seen)))
             ],
-            "no stop at all": ["False"] * 9,
+            "no stop at all: step counts its calls, and returns what `stop` says": ["False"] * 12,
         },
     )
     state = stopping.best, stopping.best_epoch, stopping.epoch
     require(
-        state == (0.7, 9, 9),
-        f"best, best_epoch and epoch are {state} after nine epochs, the last of them the best: epochs count from 1",
+        state == (0.7, 9, 12),
+        f"best, best_epoch and epoch are {state} after twelve epochs, the ninth of them the best: epochs count from 1",
     )
     for what, losses, options, right, mistakes in (
         (

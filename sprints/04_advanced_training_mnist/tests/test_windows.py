@@ -31,6 +31,8 @@ def check_counts() -> None:
         found = [slide(*((v,) for v in case)).count for case in cases]
     wrong = next((count for count in found if not isinstance(count, tuple) or len(count) != 1), None)
     require(wrong is None, f"count has one number for each dimension: in one dimension (3,), but it is {wrong!r}")
+    broken = next((count[0] for count in found if count[0] != int(count[0])), None)
+    require(broken is None, f"{broken} windows: what is left of a window does not count, so round down, with //")
     formulas = {
         "a dilation that is not looked at: a window reaches over d · (k − 1) + 1 elements": lambda n, k, s, p, d: (
             (n + 2 * p - k) // s + 1
@@ -71,7 +73,8 @@ def check_counts() -> None:
         f"slide of (6, 9) with kernel (3, 2), stride (1, 2), padding (1, 0) and dilation (2, 1) has count (4, 4) and "
         f"all that was given, but is {two}",
     )
-    require(slide((2,), (5,), (1,), (0,), (1,)).count[0] <= 0, "a window of 5 over 2 elements: nothing fits")
+    most = slide((2,), (5,), (1,), (0,), (1,)).count[0]
+    require(most <= 0, f"a window of 5 does not fit on 2 elements, so the count is 0 or less, but it is {most}")
     cases = [c for c in product((4, 5, 7), (2, 3), (2, 3, 4), (0, 1), (1, 2)) if starts(*c) and 2 * c[3] <= c[1]]
     with doing("the number of windows with ceil_mode"):
         found = [slide(*((v,) for v in case), ceil_mode=True).count[0] for case in cases]
