@@ -158,8 +158,6 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self._contents() == other._contents()
 
-    __hash__ = None  # equal by contents
-
     def __repr__(self) -> str:
         special = f", {len(self.specials)} of them special" if self.specials else ""
         return f"{self.kind}({len(self)} tokens{special})"
