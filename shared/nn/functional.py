@@ -33,6 +33,7 @@ from shared.ops.adaptive_pool import (
     max_unpool2d,
     max_unpool3d,
 )
+from shared.ops.attention import scaled_dot_product_attention
 from shared.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from shared.ops.creation import one_hot
 from shared.ops.cross_entropy import cross_entropy, nll_loss
@@ -131,6 +132,7 @@ __all__ = [
     "relu6",
     "rms_norm",
     "rotary_tables",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",

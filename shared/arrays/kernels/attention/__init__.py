@@ -1,0 +1,64 @@
+"""Scaled dot-product attention and its gradient, the scores in blocks; the formulas are in reference.py."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from shared.arrays.kernels import select
+from shared.arrays.kernels.attention import reference
+
+__all__ = ["attention_backward", "attention_forward"]
+
+
+def _in_rows(x: Any) -> Any:
+    """x (B, H, n, width) if its rows are contiguous and do not overlap, as BLAS wants them, else a copy.
+
+    Heads that are columns of one projection stay where they are.
+    """
+    row, element = x.strides[2:]
+    apart = row % x.itemsize == 0 and row >= x.shape[3] * x.itemsize
+    aligned = x.strides[0] % x.itemsize == 0 and x.strides[1] % x.itemsize == 0
+    return x if element == x.itemsize and apart and aligned else x.copy("C")
+
+
+def _kernels(*arrays: Any) -> ModuleType:
+    """The module that serves. Its choice looks at dtype and device; of the layout `_in_rows` has taken care."""
+    if not all(x.size for x in arrays):
+        return reference
+    return select("attention", *[x[:0] for x in arrays])
+
+
+def attention_forward(
+    q: Any, k: Any, v: Any, mask: Any, diagonal: int | None, scale: float, p: float, seed: int
+) -> tuple[Any, Any]:
+    """`reference.attention_forward`; the result lies in memory as q does."""
+    q, k, v = _in_rows(q), _in_rows(k), _in_rows(v)
+    return _kernels(q, k, v).attention_forward(q, k, v, mask, diagonal, scale, p, seed)
+
+
+def attention_backward(
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    logs: Any,
+    grad: Any,
+    mask: Any,
+    diagonal: int | None,
+    scale: float,
+    p: float,
+    seed: int,
+    into: tuple[Any, Any, Any] | None = None,
+) -> tuple[Any, Any, Any]:
+    """`reference.attention_backward`, written to `into` (arrays of the shapes of q, k and v) where it is given."""
+    q, k, v, out, grad = (_in_rows(x) for x in (q, k, v, out, grad))
+    kernels = _kernels(q, k, v)
+    if kernels is not reference and into is not None and all(_in_rows(x) is x for x in into):
+        return kernels.attention_backward(q, k, v, out, logs, grad, mask, diagonal, scale, p, seed, into)
+    found = kernels.attention_backward(q, k, v, out, logs, grad, mask, diagonal, scale, p, seed)
+    if into is None:
+        return found
+    for target, gradient in zip(into, found, strict=True):
+        target[...] = gradient
+    return into
