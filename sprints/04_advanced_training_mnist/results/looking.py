@@ -64,12 +64,10 @@ def cost(results: Results) -> plt.Figure:
         results.metric(f"{key}_total_parameters", totals[0])
         results.metric(f"{key}_total_multiplications", totals[1])
         for i, (axis, what) in enumerate(zip(axes[row], ("parameters", "multiplications"), strict=True)):
-            values = [layers[name][i] for name in names]
-            axis.barh(names, values, color=COLORS[i])
+            axis.barh(names, [layers[name][i] / 1000 for name in names], color=COLORS[i])
             axis.invert_yaxis()
-            axis.set_title(f"{title}: {totals[i]:,} {what}", fontsize=10.5)
-            if row == 1:
-                axis.set_xlabel(what)
+            axis.set_title(f"{title}: {totals[i]:,}", fontsize=11)
+            axis.set_xlabel(f"{what} (thousands)")
         print(title, layers, "total", totals)
     return figure
 
