@@ -2,6 +2,8 @@
 
 python sprints/03_models_and_training_loops/results/training.py          mnist-5k, about a minute on two cores
 python sprints/03_models_and_training_loops/results/training.py --full   and all of MNIST
+
+Without --full the numbers of the last run on all of MNIST stay in metrics.json.
 """
 
 from __future__ import annotations
@@ -210,7 +212,7 @@ def main() -> None:
     memory(data, args.seed, results)
     if args.full:
         score("mlp", digits(full=True, validation=10_000), args.epochs, args.seed, results, prefix="full_")
-    results.save()
+    results.save(keep=lambda name: name.startswith("full_") and not args.full)
 
 
 if __name__ == "__main__":
