@@ -28,6 +28,7 @@ WORKLOADS = (
     *("mlp_step", "cnn_step"),  # whole training steps; the rest are single operations
     *("tiny_add", "tiny_chain", "conv_layer", "max_pool", "batch_norm", "layer_norm", "layer_norm_wide"),
     *("relu", "gelu", "gelu_erf", "silu", "dropout", "softmax", "log_softmax", "cross_entropy"),
+    *("attention", "attention_small"),
     *("embedding_backward", "embedding_small", "adamw_step", "adamw_gpt", "clip_grad"),
 )
 # What the design sets targets for, but needs parts that later sprints build: (workload, target, sprint).

@@ -53,6 +53,12 @@ def change_logits_after_the_loss(t):
     return logits.grad.tolist()
 
 
+def weights_without_a_key(t):
+    x = t.zeros(1, 1, 2)
+    _, weights = t.nn.MultiheadAttention(2, 1)(x, x, x, attn_mask=t.ones(1, 1, dtype=t.bool))
+    return [["nan" if w != w else w for w in row] for row in weights[0].tolist()]
+
+
 def second_gradient_of_prod(t):
     x = t.tensor([2.0, 3.0], requires_grad=True)
     return [g.tolist() for g in t.autograd.grad(x.prod(), x, create_graph=True)]
@@ -169,6 +175,8 @@ STATEMENTS = {
         [[[0, 0], [1, 1]]],
     ),
     "unpad_sequence": (shape_after_unpadding, (3, 2), (2, 3)),
+    "weights of a query that sees nothing": (weights_without_a_key, [[0.0]], [["nan"]]),
+    "True in the course's masks": (lambda t: t.nn.masks.look_ahead_mask(2)[0].tolist(), [True, False], AttributeError),
     "layers for positions": (lambda t: t.nn.PositionalEncoding(2).batch_first, True, AttributeError),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",

@@ -1,7 +1,7 @@
 """Floor 3: layers, losses and what holds them together, with PyTorch's names."""
 # ruff: noqa: F401  (a name is imported here so that users find it)
 
-from shared.nn import functional, init, utils
+from shared.nn import functional, init, masks, utils
 from shared.nn.activation import (
     ELU,
     GELU,
@@ -25,6 +25,7 @@ from shared.nn.activation import (
     Softsign,
     Tanh,
 )
+from shared.nn.attention import KVCache, MultiheadAttention, MultiHeadAttention
 from shared.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from shared.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from shared.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d

@@ -116,7 +116,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -
         if mask.array.dtype == bool:
             scores = elementwise.where(mask, scores, -math.inf)
         else:
-            scores = scores + mask
+            scores = scores + cast(mask, scores.array.dtype)
     alive = (scores.array != -math.inf).any(axis=-1, keepdims=True)
     if scores.shape[-1] and not bool(alive.all()):
         living = Tensor(alive)
@@ -164,8 +164,8 @@ def attention(
         if q.shape[1] != k.shape[1]:
             k, v = (shape.repeat_interleave(x, q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         return attention_with_weights(q, k, v, mask, diagonal, scale, p)[0]
-    function = Attention(diagonal, scale, p)
-    return function(q, k, v) if mask is None else function(q, k, v, mask)
+    masks = [] if mask is None else [_for_scores(mask, q)]
+    return in_float32(lambda q, k, v: Attention(diagonal, scale, p)(q, k, v, *masks), q, k, v)
 
 
 def packed_attention(
@@ -181,8 +181,16 @@ def packed_attention(
     The heads are read, and their gradients written, where they lie. The other arguments are those of `attention`.
     """
     width = packed.shape[2] // (3 * num_heads)
-    function = PackedAttention(num_heads, diagonal, width**-0.5 if scale is None else scale, p)
-    return function(packed) if mask is None else function(packed, mask)
+    scale = max(width, 1) ** -0.5 if scale is None else scale
+    masks = [] if mask is None else [_for_scores(mask, packed)]
+    return in_float32(lambda packed: PackedAttention(num_heads, diagonal, scale, p)(packed, *masks), packed)
+
+
+def _for_scores(mask: Tensor, q: Tensor) -> Tensor:
+    """A mask that is added, in the dtype that the scores are computed in."""
+    if mask.array.dtype == bool:
+        return mask
+    return cast(mask, dtypes.float32 if q.array.dtype.itemsize < 4 else q.array.dtype)
 
 
 def default_scale(q: Tensor) -> float:
@@ -223,13 +231,7 @@ def scaled_dot_product_attention(
     q = _four_dimensional(query, lead)
     k, v = (_four_dimensional(x, key_lead) for x in (key, value))
     mask = None if attn_mask is None else _mask(name, attn_mask, (*lead, query.shape[-2], key.shape[-2]))
-    if mask is not None and mask.array.dtype != bool:
-        mask = cast(mask, dtypes.float32 if q.array.dtype.itemsize < 4 else q.array.dtype)
-
-    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, mask, 0 if is_causal else None, scale, dropout_p)
-
-    out = in_float32(call, q, k, v)
+    out = attention(q, k, v, mask, 0 if is_causal else None, scale, dropout_p)
     return out if len(lead) == 2 else out.reshape(*lead, query.shape[-2], value.shape[-1])
 
 
@@ -289,13 +291,13 @@ def _leading(name: str, query: Tensor, key: Tensor, value: Tensor, grouped: bool
 
 
 def _four_dimensional(x: Tensor, lead: tuple[int, ...]) -> Tensor:
-    """x with the leading dimensions `lead`, as (B, H, n, width); one leading dimension is the batch."""
+    """x with the leading dimensions `lead`, as (B, H, n, width); one leading dimension is H, with B = 1."""
     if tuple(x.shape[:-2]) != lead:
         x = x.expand(*lead, *x.shape[-2:])
     if len(lead) == 2:
         return x
     if len(lead) < 2:
-        return x.reshape(*(lead or (1,)), 1, *x.shape[-2:])
+        return x.reshape(1, *(lead or (1,)), *x.shape[-2:])
     return x.reshape(math.prod(lead[:-1]), *x.shape[-3:])
 
 
@@ -308,8 +310,6 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         fits = False
     if not fits:
         raise RuntimeError(f"{name}: an attn_mask of shape {sizes} does not broadcast to the scores' {shape}")
-    if len(sizes) <= 2 or len(shape) == 4:
+    if len(sizes) <= 2 or len(shape) <= 4:
         return mask
-    if len(shape) == 3:
-        return mask.unsqueeze(1)
     return mask.expand(*shape).reshape(math.prod(shape[:-3]), *shape[-3:])

@@ -34,6 +34,7 @@ SIZES = [
     (70, 257, 16, 40),
     (40, 530, 7, 9),
     (300, 90, 8, 8),
+    (230, 300, 128, 16),  # fewer keys fit a product
 ]
 
 
@@ -84,7 +85,7 @@ def assert_follows(q, k, v, grad, mask=None, diagonal=None, scale=0.4, p=0.0, se
 
 @DTYPES
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("diagonal", [None, 0, 50])
+@pytest.mark.parametrize("diagonal", [None, 0, 13, 50])
 def test_compiled_kernels_follow_their_formulas(size, diagonal, dtype):
     assert_follows(*inputs(*size, dtype), diagonal=diagonal)
 
@@ -203,6 +204,15 @@ def test_nothing_is_attended_to_without_an_error(size):
     gradients = public.attention_backward(q, k, v, out, logs, grad, None, 0, 1.0, 0.0, 0)
     assert out.shape == grad.shape and [g.shape for g in gradients] == [x.shape for x in (q, k, v)]
     assert np.isfinite(out).all() and all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("change", [{0: 1}, {1: 3}, {3: 5}], ids=str)
+def test_shapes_that_do_not_fit_together_are_refused(change):
+    q, k, v, _ = inputs(5, 6, 4, 4, "float32")
+    wrong = np.zeros([change.get(i, n) for i, n in enumerate(k.shape)], "float32")
+    for keys, values in [(wrong, wrong), (k, wrong if 3 not in change else v[:, :, 1:])]:
+        with pytest.raises(ValueError, match="do not fit together"):
+            public.attention_forward(q, keys, values, None, None, 1.0, 0.0, 0)
 
 
 def test_threads_share_the_heads_and_give_the_same_bits():

@@ -22,11 +22,17 @@ def _in_rows(x: Any) -> Any:
     return x if element == x.itemsize and apart and aligned else x.copy("C")
 
 
-def _kernels(*arrays: Any) -> ModuleType:
-    """The module that serves. Its choice looks at dtype and device; of the layout `_in_rows` has taken care."""
-    if not all(x.size for x in arrays):
+def _kernels(q: Any, k: Any, v: Any) -> ModuleType:
+    """The module that serves. Its choice looks at dtype and device; of the layout `_in_rows` has taken care.
+
+    ValueError for shapes that do not fit together, which compiled kernels would not notice.
+    """
+    heads, key_heads = q.shape[1], k.shape[1]
+    if q.shape[::3] != k.shape[::3] or k.shape[:3] != v.shape[:3] or heads % max(key_heads, 1):
+        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
+    if not (q.size and k.size and v.size):
         return reference
-    return select("attention", *[x[:0] for x in arrays])
+    return select("attention", q[:0], k[:0], v[:0])
 
 
 def attention_forward(

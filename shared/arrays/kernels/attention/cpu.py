@@ -226,6 +226,8 @@ def _forward_piece(q, k, v, mask, kind, out, logs, sizes, units, diagonal, scale
                 for i in range(start, queries, block_rows):
                     rows = min(block_rows, queries - i)
                     seen = min(count, i + rows + diagonal - first_key)
+                    if seen <= 0:
+                        continue
                     q_rows, out_rows = (q_at + i * q[3] * size, q[3]), (out_at + i * out[3] * size, out[3])
                     _product(q_rows, False, k_columns, block, (rows, seen, width), numbers, one, zero)
                     for r in range(rows):
@@ -312,6 +314,8 @@ def _backward_piece(q, k, v, mask, kind, out, logs, grad, to_q, to_k, to_v, size
                 for i in range(start, queries, block_rows):
                     rows = min(block_rows, queries - i)
                     seen = min(count, i + rows + diagonal - first_key)
+                    if seen <= 0:
+                        continue
                     q_rows, grad_rows = (q_at + i * q[3] * size, q[3]), (grad_at + i * grad[3] * size, grad[3])
                     to_q_rows = to_q_at + i * to_q[3] * size, to_q[3]
                     _product(q_rows, False, k_columns, block, (rows, seen, width), numbers, one, zero)
@@ -384,7 +388,7 @@ def _like(x, shape):
 
 def _sizes(q, k, v):
     widest = max(q.shape[3], v.shape[3])
-    columns = max(16, min(COLUMNS, SMALL_PRODUCT // (ROWS * widest) // 16 * 16))
+    columns = max(ROWS, min(COLUMNS, SMALL_PRODUCT // (ROWS * widest) // ROWS * ROWS))
     heads = k.shape[1], q.shape[1] // k.shape[1]
     return *heads, q.shape[2], k.shape[2], q.shape[3], v.shape[3], ROWS, min(columns, k.shape[2])
 

@@ -1,0 +1,83 @@
+"""Masks of attention, in one convention: True means that a query may attend to a key.
+
+It is that of `F.scaled_dot_product_attention`. `nn.MultiheadAttention` and the layers of `nn.Transformer` take the
+other one of PyTorch (True means: hide) at their front doors and turn it around there; nothing else here does.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from typing import Any
+
+from shared.arrays.device import module_for
+from shared.ops import elementwise
+from shared.tensor import Tensor
+
+
+def padding_mask(tokens: Tensor, padding_idx: int = 0) -> Tensor:
+    """True for every token that is not padding: tokens (B, S) → (B, 1, 1, S), for all heads and queries.
+
+    >>> import shared
+    >>> padding_mask(shared.tensor([[5, 7, 0], [4, 0, 0]]))[:, 0, 0].tolist()
+    [[True, True, False], [True, False, False]]
+    """
+    return _for_keys("padding_mask", "tokens", tokens != padding_idx)
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """True for the first `lengths[b]` of `size` keys: lengths (B,) → (B, 1, 1, size).
+
+    >>> import shared
+    >>> length_mask(shared.tensor([2, 1]), 3)[:, 0, 0].tolist()
+    [[True, True, False], [True, False, False]]
+    """
+    places = Tensor(module_for(lengths.device).arange(size))
+    return _for_keys("length_mask", "lengths", places < lengths.unsqueeze(-1))
+
+
+def look_ahead_mask(size: int, past: int = 0, device: Any = None) -> Tensor:
+    """True on and below the diagonal, (size, past + size): query i sees the keys up to past + i, none later.
+
+    `past` counts keys before the first query, as in a cache. The same as `is_causal=True`, which computes less.
+
+    >>> look_ahead_mask(3).tolist()
+    [[True, False, False], [True, True, False], [True, True, True]]
+    """
+    module = module_for(device)
+    return Tensor(module.arange(past + size) <= module.arange(past, past + size)[:, None])
+
+
+def combined_mask(*masks: Tensor | None) -> Tensor | None:
+    """True where every mask has True, broadcast; those that are None restrict nothing.
+
+    >>> import shared
+    >>> mask = combined_mask(padding_mask(shared.tensor([[5, 7, 0]])), look_ahead_mask(3))
+    >>> tuple(mask.shape), mask[0, 0].tolist()
+    ((1, 1, 3, 3), [[True, False, False], [True, True, False], [True, True, False]])
+    """
+    given = [mask for mask in masks if mask is not None]
+    for mask in given:
+        if mask.array.dtype != bool:
+            raise TypeError(f"combined_mask: expected boolean masks, but got {mask.array.dtype.name}")
+    return functools.reduce(operator.and_, given) if given else None
+
+
+def additive_mask(mask: Tensor, dtype: Any = None) -> Tensor:
+    """What is added to the scores for a boolean mask: 0 where it is True, −inf where it is False.
+
+    >>> import shared
+    >>> additive_mask(shared.tensor([True, False])).tolist()
+    [0.0, -inf]
+    """
+    added = elementwise.where(mask, 0.0, -math.inf)
+    return added if dtype is None else added.to(dtype)
+
+
+def _for_keys(name: str, role: str, mask: Tensor) -> Tensor:
+    """(B, S) → (B, 1, 1, S)."""
+    if mask.ndim != 2:
+        expected = "(B, S)" if role == "tokens" else "(B,)"
+        raise RuntimeError(f"{name}: expected {role} of shape {expected}, but their mask has shape {tuple(mask.shape)}")
+    return mask.unsqueeze(1).unsqueeze(1)
