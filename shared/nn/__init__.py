@@ -25,11 +25,13 @@ from shared.nn.activation import (
     Softsign,
     Tanh,
 )
-from shared.nn.attention import KVCache, MultiheadAttention, MultiHeadAttention
+from shared.nn.attention import KVCache, MultiHeadAttention, MultiheadAttention
+from shared.nn.blocks import DecoderBlock, EncoderBlock
 from shared.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from shared.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from shared.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from shared.nn.embedding import Embedding
+from shared.nn.feedforward import PositionwiseFeedForward
 from shared.nn.flatten import Flatten, Unflatten
 from shared.nn.fold import Fold, Unfold
 from shared.nn.linear import Bilinear, Identity, Linear
@@ -93,4 +95,11 @@ from shared.nn.pool import (
     MaxUnpool3d,
 )
 from shared.nn.positional import LearnedPositionalEncoding, PositionalEncoding
+from shared.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from shared.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d

@@ -318,10 +318,10 @@ class MultiheadAttention(_Attention):
                 )
             masks.append(attn_mask if attn_mask.ndim == 2 else attn_mask.reshape(n, self.num_heads, queries, keys))
         if key_padding_mask is not None:
-            if key_padding_mask.numel() != n * keys:
+            found = tuple(key_padding_mask.shape)
+            if found != (n, keys) and (n, found) != (1, (keys,)):  # (N, S), or (S,) for one sequence
                 raise AssertionError(
-                    f"key_padding_mask of shape {tuple(key_padding_mask.shape)} does not have one element for each of "
-                    f"{n} × {keys} keys"
+                    f"key_padding_mask of shape {found} does not have one element for each of {n} × {keys} keys"
                 )
             masks.append(key_padding_mask.reshape(n, 1, 1, keys))
         if not masks:

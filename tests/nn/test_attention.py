@@ -251,6 +251,7 @@ def test_the_causal_hint_needs_a_mask():
         ([(3, 1, 4), (3, 4), (3, 4)], {}, "with 2 or all with 3"),
         ([(3, 1, 4)] * 3, {"attn_mask": shared.zeros(3, 2)}, "2D attn_mask is"),
         ([(3, 1, 4)] * 3, {"key_padding_mask": shared.zeros(3, 3)}, "key_padding_mask of shape"),
+        ([(3, 2, 4)] * 3, {"key_padding_mask": shared.zeros(3, 2)}, r"key_padding_mask of shape \(3, 2\)"),
         ([(3, 1, 4)] * 3, {"attn_mask": shared.zeros(3, 3, dtype=shared.int64)}, "only bool and floating"),
     ],
 )

@@ -47,7 +47,9 @@ def test_golden_values_are_those_of_the_cases():
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_printed_form_and_keys_are_pytorchs(expression):
     module = build(expression)
-    assert repr(module) == TEXTS["modules"][expression]["repr"]
+    wanted = TEXTS["modules"][expression]["repr"]
+    # PyTorch's attention has a Linear of another name, so that a converter leaves it alone
+    assert repr(module) == wanted.replace("NonDynamicallyQuantizableLinear", "Linear")
     assert list(module.state_dict()) == TEXTS["modules"][expression]["keys"]
 
 
@@ -69,6 +71,7 @@ def test_values_and_gradients_are_pytorchs(expression, count):
 
 
 @needs_torch
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_state_goes_to_pytorch_and_back(expression):
     import torch
@@ -111,7 +114,10 @@ def test_constructors_take_pytorchs_arguments_in_pytorchs_order():
             wanted = {k: p for k, p in wanted.items() if k not in LEFT_OUT}
             assert list(found) == list(wanted), name
             for key in found:
-                assert found[key].default == wanted[key].default, f"{name}: default of {key}"
+                defaults = (found[key].default, wanted[key].default)
+                if all(map(inspect.isfunction, defaults)):  # F.relu here, F.relu there
+                    defaults = tuple(d.__name__ for d in defaults)
+                assert defaults[0] == defaults[1], f"{name}: default of {key}"
 
 
 @needs_torch
