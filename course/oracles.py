@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from shared.overlay import learners_file
+
+FEW = 40
 
 
 def require(holds: object, message: str) -> None:
@@ -20,9 +22,18 @@ def require(holds: object, message: str) -> None:
 
 
 def check(
-    what: str, actual: Any, expected: Any, mistakes: dict[str, Any] | None = None, tolerance: float = 1e-4
+    what: str,
+    actual: Any,
+    expected: Any,
+    mistakes: dict[str, Any] | None = None,
+    tolerance: float = 1e-4,
+    labels: Sequence[str] | None = None,
 ) -> None:
-    """Fail with `what`, both values, and the mistake among `mistakes` whose value `actual` has."""
+    """Fail with `what`, the mistake among `mistakes` whose value `actual` has, and then the numbers.
+
+    Up to FEW numbers are shown whole. Of more it is said how many differ, and the first that does; with `labels`, one
+    for each number, the first few that differ are told by their labels.
+    """
     actual, expected = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
     if actual.shape == expected.shape and np.allclose(actual, expected, rtol=0, atol=tolerance):
         return
@@ -33,8 +44,24 @@ def check(
     ]
     looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
     require(actual.shape == expected.shape, f"{what} has shape {actual.shape}, but {expected.shape} is expected{looks}")
-    shown = [np.array2string(a, precision=4, suppress_small=False) for a in (actual, expected)]
-    pytest.fail(f"{what}:\n{shown[0]}\nby hand:\n{shown[1]}{looks}", pytrace=False)
+    pytest.fail(f"{what}:{looks}\n{_numbers(actual, expected, tolerance, labels)}", pytrace=False)
+
+
+def _numbers(actual: np.ndarray, expected: np.ndarray, tolerance: float, labels: Sequence[str] | None) -> str:
+    """What came out beside what should have, in a few lines."""
+    if labels is None and actual.size <= FEW:
+        shown = [np.array2string(a, precision=4, suppress_small=False) for a in (actual, expected)]
+        return f"{shown[0]}\nby hand:\n{shown[1]}"
+    places = np.argwhere(~np.isclose(actual, expected, rtol=0, atol=tolerance))
+    lines = [f"{len(places)} of {actual.size} numbers differ, shape {actual.shape}"]
+    for place in map(tuple, places[: 3 if labels else 1].tolist()):
+        where = (
+            labels[np.ravel_multi_index(place, actual.shape)]
+            if labels
+            else f"the first at [{', '.join(map(str, place))}]"
+        )
+        lines.append(f"{where}: yours {actual[place]:.5g}, by hand {expected[place]:.5g}")
+    return "\n".join(lines)
 
 
 def check_names(what: str, actual: list[str], expected: list[str], mistakes: dict[str, list[str]]) -> None:
@@ -43,7 +70,7 @@ def check_names(what: str, actual: list[str], expected: list[str], mistakes: dic
         return
     hints = [name for name, value in mistakes.items() if value == actual]
     looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
-    pytest.fail(f"{what}:\n{actual}\nexpected:\n{expected}{looks}", pytrace=False)
+    pytest.fail(f"{what}:{looks}\n{actual}\nexpected:\n{expected}", pytrace=False)
 
 
 def check_formula_runs(family: str, name: str, call: Callable[[], Any]) -> Any:

@@ -20,6 +20,27 @@ def test_a_value_that_is_right_passes_and_a_known_mistake_is_named():
     assert message.startswith("the sum:\n") and "twice the sum" in message and "half" not in message
 
 
+def test_the_mistake_stands_before_the_numbers_and_many_numbers_are_not_listed():
+    message = failure(lambda: check("the squares", np.arange(60.0).reshape(6, 10) + 1, np.arange(60.0).reshape(6, 10)))
+    assert message == "the squares:\n60 of 60 numbers differ, shape (6, 10)\nthe first at [0, 0]: yours 1, by hand 0"
+    wrong = np.arange(60.0)
+    wrong[[7, 50]] = np.nan, 3
+    message = failure(lambda: check("sixty", wrong, np.arange(60)))
+    assert message.endswith("2 of 60 numbers differ, shape (60,)\nthe first at [7]: yours nan, by hand 7")
+    lines = failure(lambda: check("the sum", [2.0, 4.0], [1, 2], {"twice the sum": [2, 4]})).splitlines()
+    assert lines == ["the sum:", "That is what one gets from: twice the sum.", "[2. 4.]", "by hand:", "[1. 2.]"]
+
+
+def test_numbers_with_labels_are_told_by_them():
+    lines = failure(lambda: check("counts", [1, 3, 5], [1, 2, 4], labels=["n=1", "n=2", "n=3"])).splitlines()
+    assert lines == [
+        "counts:",
+        "2 of 3 numbers differ, shape (3,)",
+        "n=2: yours 3, by hand 2",
+        "n=3: yours 5, by hand 4",
+    ]
+
+
 def test_another_mistake_gets_no_name_and_a_wrong_shape_is_told():
     assert "That is what" not in failure(lambda: check("the sum", 3.0, 1.0, {"twice the sum": 2.0}))
     assert "has shape (1,), but () is expected" in failure(lambda: check("the sum", [1.0], 1.0))
