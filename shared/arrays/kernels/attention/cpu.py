@@ -28,6 +28,8 @@ __all__ = ["attention_backward", "attention_forward", "warm_up"]
 
 # NaN and infinities keep their meaning (see optim/cpu.py).
 FASTMATH = {"contract", "nsz", "arcp"}
+OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy", "cache": True, "nogil": True}
+INNER = {**OPTIONS, "no_cpython_wrapper": True}  # for what only kernels call: a sixth less to compile
 ROWS = 32  # queries of a block: fewer compute less above the diagonal, more make faster products
 COLUMNS = 256  # keys of a block: scores of 64 KB in float32, which stay in the second-level cache
 SMALL_PRODUCT = 10**6  # multiplications that OpenBLAS does without packing: 113 GFLOP/s instead of 32
@@ -67,7 +69,7 @@ def _address(x):
     return np.int64(x.ctypes.data)
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _product(a, transposed, b, out, shape, numbers, alpha, beta):
     """out = numbers[alpha] · a @ b + numbers[beta] · out, row-major; a, b and out are (address, stride of rows).
 
@@ -119,7 +121,7 @@ def _turn_tile(context, source, source_step, target, target_step, factor):
     return types.void(types.intp, types.intp, types.intp, types.intp, factor), generate
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _turn(source, stride, count, out, factor):
     """out[:, :count] = factor · the rows at `source`, as columns."""
     width, size, columns = len(out), out.itemsize, out.shape[1]
@@ -139,7 +141,7 @@ def _turn(source, stride, count, out, factor):
 # ---------------------------------------------------------------- a row of a block
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _masked(row, kind, address, like, flags):
     """The mask's row at `address` applied to a row of scores."""
     if kind == BOOLEAN:
@@ -152,20 +154,26 @@ def _masked(row, kind, address, like, flags):
             row[j] += added[j]
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _exponentials(row, shift):
     """row = exp(row − shift)"""
     for j in range(row.size):
         row[j] = _exp(row[j] - shift)
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
+def _clear(row):
+    for j in range(row.size):
+        row[j] = 0
+
+
+@numba.njit(**INNER)
 def _scale(row, factor):
     for j in range(row.size):
         row[j] *= factor
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _factors(row, place, first, second, threshold, scale):
     """What dropout multiplies a row of weights with; `place` is where its first element has its number."""
     zero = row.dtype.type(0)
@@ -180,13 +188,13 @@ def _factors(row, place, first, second, threshold, scale):
         row[i] = scale if (h >> u4(8)) >= threshold else zero
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _multiply(row, other):
     for j in range(row.size):
         row[j] *= other[j]
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**INNER)
 def _to_scores(weights, to_weights, mean):
     """to_weights = weights · (to_weights − mean): the gradient of a softmax."""
     for j in range(weights.size):
@@ -200,7 +208,7 @@ def _to_scores(weights, to_weights, mean):
 # to r + diagonal.
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**OPTIONS)
 def _forward_piece(q, k, v, mask, kind, out, logs, sizes, units, diagonal, scale, drop):
     key_heads, group, queries, keys, width, value_width, block_rows, columns = sizes
     size, flags = logs.itemsize, np.empty(0, np.uint8)
@@ -232,8 +240,8 @@ def _forward_piece(q, k, v, mask, kind, out, logs, sizes, units, diagonal, scale
                     _product(q_rows, False, k_columns, block, (rows, seen, width), numbers, one, zero)
                     for r in range(rows):
                         until = max(0, min(seen, i + r + 1 + diagonal - first_key))
-                        row, rest = scores[r, :until], scores[r, until:seen]
-                        rest[:] = 0
+                        row = _row(block[0] + r * columns * size, until, logs)
+                        _clear(_row(block[0] + (r * columns + until) * size, seen - until, logs))
                         if kind != NO_MASK:
                             mask_row = mask_at + ((i + r) * mask[3] + first_key) * mask[4]
                             _masked(row, kind, mask_row, logs, flags)
@@ -266,9 +274,10 @@ def _forward_piece(q, k, v, mask, kind, out, logs, sizes, units, diagonal, scale
                     _row(out_at + r * out[3] * size, value_width, logs), logs.dtype.type(1 if nothing else 1 / total)
                 )
                 logs_row[r] = np.inf if nothing else largest[r] + np.log(total)
+    return scores, turned  # alive until here: for Numba an address is no use of an array
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
+@numba.njit(**OPTIONS)
 def _backward_piece(q, k, v, mask, kind, out, logs, grad, to_q, to_k, to_v, sizes, units, diagonal, scale, drop):
     key_heads, group, queries, keys, width, value_width, block_rows, columns = sizes
     size, flags = logs.itemsize, np.empty(0, np.uint8)
@@ -289,8 +298,8 @@ def _backward_piece(q, k, v, mask, kind, out, logs, grad, to_q, to_k, to_v, size
         to_k_at = to_k[0] + (batch * to_k[1] + key_head * to_k[2]) * size
         to_v_at = to_v[0] + (batch * to_v[1] + key_head * to_v[2]) * size
         for j in range(keys):
-            _row(to_k_at + j * to_k[3] * size, width, logs)[:] = 0
-            _row(to_v_at + j * to_v[3] * size, value_width, logs)[:] = 0
+            _clear(_row(to_k_at + j * to_k[3] * size, width, logs))
+            _clear(_row(to_v_at + j * to_v[3] * size, value_width, logs))
         for head in range(key_head * group, (key_head + 1) * group):
             q_at, out_at = q[0] + (batch * q[1] + head * q[2]) * size, out[0] + (batch * out[1] + head * out[2]) * size
             to_q_at = to_q[0] + (batch * to_q[1] + head * to_q[2]) * size
@@ -322,12 +331,13 @@ def _backward_piece(q, k, v, mask, kind, out, logs, grad, to_q, to_k, to_v, size
                     _product(grad_rows, False, v_columns, to_block, (rows, seen, value_width), numbers, one, zero)
                     for r in range(rows):
                         until = max(0, min(seen, i + r + 1 + diagonal - first_key))
-                        row, to_row = weights[r, :until], to_weights[r, :until]
+                        row = _row(block[0] + r * columns * size, until, logs)
+                        to_row = _row(to_block[0] + r * columns * size, until, logs)
                         if kind != NO_MASK:
                             mask_row = mask_at + ((i + r) * mask[3] + first_key) * mask[4]
                             _masked(row, kind, mask_row, logs, flags)
                         _exponentials(row, logs_row[i + r])
-                        weights[r, until:seen] = 0
+                        _clear(_row(block[0] + (r * columns + until) * size, seen - until, logs))
                         if dropping:
                             here, kept = u4(place + (i + r) * keys + first_key), dropped[r, :until]
                             _factors(kept, here, first_half, second_half, threshold, drop_scale)
@@ -335,11 +345,12 @@ def _backward_piece(q, k, v, mask, kind, out, logs, grad, to_q, to_k, to_v, size
                             _multiply(kept, row)
                             dropped[r, until:seen] = 0
                         _to_scores(row, to_row, means[i + r])
-                        to_weights[r, until:seen] = 0
+                        _clear(_row(to_block[0] + (r * columns + until) * size, seen - until, logs))
                     keep = one if first_key else zero
                     _product(values_block, True, grad_rows, to_v_rows, (seen, value_width, rows), numbers, one, one)
                     _product(to_block, True, q_rows, to_k_rows, (seen, width, rows), numbers, scaled, one)
                     _product(to_block, False, k_rows, to_q_rows, (rows, width, seen), numbers, scaled, keep)
+    return weights, to_weights, dropped, turned_k, turned_v  # alive until here
 
 
 # ---------------------------------------------------------------- all heads, among threads
