@@ -59,6 +59,16 @@ def weights_without_a_key(t):
     return [["nan" if w != w else w for w in row] for row in weights[0].tolist()]
 
 
+def encoder_in_evaluation(t, **masks):
+    """The last of two tokens of an encoder whose parameters are all 1, so that norms give their biases, 1."""
+    layer = t.nn.TransformerEncoderLayer(2, 2, 2, batch_first=True)
+    model = t.nn.TransformerEncoder(layer, 1).eval()
+    with t.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1)
+        return model(t.ones(1, 2, 2), **masks)[0, 1].tolist()
+
+
 def second_gradient_of_prod(t):
     x = t.tensor([2.0, 3.0], requires_grad=True)
     return [g.tolist() for g in t.autograd.grad(x.prod(), x, create_graph=True)]
@@ -177,6 +187,18 @@ STATEMENTS = {
     "unpad_sequence": (shape_after_unpadding, (3, 2), (2, 3)),
     "weights of a query that sees nothing": (weights_without_a_key, [[0.0]], [["nan"]]),
     "True in the course's masks": (lambda t: t.nn.masks.look_ahead_mask(2)[0].tolist(), [True, False], AttributeError),
+    "a course's own block": (lambda t: t.nn.EncoderBlock(2, 1, 2).feed_forward.d_ff, 2, AttributeError),
+    "padded positions": (
+        lambda t: encoder_in_evaluation(t, src_key_padding_mask=t.tensor([[False, True]])),
+        [1.0, 1.0],
+        [0.0, 0.0],
+    ),
+    "a hint without a mask": (lambda t: encoder_in_evaluation(t, is_causal=True), RuntimeError, [1.0, 1.0]),
+    "name of out_proj": (
+        lambda t: type(t.nn.MultiheadAttention(2, 1).out_proj).__name__,
+        "Linear",
+        "NonDynamicallyQuantizableLinear",
+    ),
     "layers for positions": (lambda t: t.nn.PositionalEncoding(2).batch_first, True, AttributeError),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
