@@ -31,7 +31,8 @@ FASTMATH = {"contract", "nsz", "arcp"}
 OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy", "cache": True, "nogil": True}
 INNER = {**OPTIONS, "no_cpython_wrapper": True}  # for what only kernels call: a sixth less to compile
 ROWS = 32  # queries of a block: fewer compute less above the diagonal, more make faster products
-COLUMNS = 256  # keys of a block: scores of 64 KB in float32, which stay in the second-level cache
+SHORT = 128  # queries up to which blocks have half as many
+COLUMNS = 256  # keys of a block: scores of 32 KB in float32, which stay in the cache
 SMALL_PRODUCT = 10**6  # multiplications that OpenBLAS does without packing: 113 GFLOP/s instead of 32
 PARALLEL_FROM = 1 << 21  # multiplications; below, starting threads costs more than it saves
 NO_MASK, BOOLEAN, ADDED = range(3)
@@ -398,10 +399,10 @@ def _like(x, shape):
 
 
 def _sizes(q, k, v):
-    widest = max(q.shape[3], v.shape[3])
+    widest, rows = max(q.shape[3], v.shape[3]), ROWS if q.shape[2] > SHORT else ROWS // 2
     columns = max(ROWS, min(COLUMNS, SMALL_PRODUCT // (ROWS * widest) // ROWS * ROWS))
     heads = k.shape[1], q.shape[1] // k.shape[1]
-    return *heads, q.shape[2], k.shape[2], q.shape[3], v.shape[3], ROWS, min(columns, k.shape[2])
+    return *heads, q.shape[2], k.shape[2], q.shape[3], v.shape[3], rows, min(columns, k.shape[2])
 
 
 def _far(diagonal, k):
