@@ -52,11 +52,18 @@ def slide(
     """All windows that fit: ⌊(size + 2 · padding − dilation · (kernel_size − 1) − 1) / stride⌋ + 1 per dimension.
 
     `ceil_mode` rounds up: a last window may go past the end, if it begins before it, that is, on the padding in
-    front or on the input, and not on the padding behind. Where nothing fits the count is 0 or less.
+    front or on the input, and not on the padding behind. Where nothing fits the count is 0 or less; it is always
+    rounded down, −1/2 to −1, not towards 0. `count` is a tuple, as everything that was given.
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 6.
 
     >>> slide((28, 28), (5, 5), (2, 2), (0, 0), (1, 1)).count
     (12, 12)
+    >>> slide((5,), (2,), (2,), (0,), (1,)).count       # windows at 0 and 2; element 4 is left over
+    (2,)
+    >>> slide((5,), (2,), (2,), (0,), (1,), ceil_mode=True).count       # a third at 4, half of it past the end
+    (3,)
+    >>> slide((5,), (2,), (3,), (1,), (1,), ceil_mode=True).count       # a third, at 6 − 1, would begin on the padding
+    (2,)
     """
     count = []
     for n, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True):

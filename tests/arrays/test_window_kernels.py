@@ -63,6 +63,13 @@ def test_columns_hold_the_windows(drawn):
             assert np.array_equal(columns[(slice(None), slice(None), *k, *o)], np.broadcast_to(expected, (2, 2)))
 
 
+def test_windows_over_an_array_without_its_padding_are_refused():
+    windows, x = Windows((3, 3), (4, 4), (1, 1), (1, 1), (1, 1)), np.ones((2, 2, 4, 4))
+    assert windows.over(windows.padded(x)).shape == (2, 2, 3, 3, 4, 4)
+    with pytest.raises(ValueError, match=r"reach over \(6, 6\) elements .* \(4, 4\): windows.padded\(x\) first"):
+        windows.over(x)
+
+
 @given(layouts())
 def test_col2im_is_the_transpose_of_im2col(drawn):
     size, windows = drawn

@@ -49,8 +49,8 @@ class Windows:
     def padded(self, x: Any, value: Any = 0) -> Any:
         """x (N, C, *size) with `value` around it: as much as `padding` says before it, after it what `reach` needs.
 
-        Where the windows leave elements over at the end these stay, and no `value` comes behind them. Without any
-        padding x itself may be returned.
+        Where the windows leave elements over at the end these stay, and no `value` comes behind them. The result has
+        the dtype of x; without any padding x itself may be returned.
 
         >>> x = np.arange(1.0, 5.0).reshape(1, 1, 4)
         >>> Windows(kernel_size=(3,), count=(3,), stride=(2,), padding=(1,), dilation=(1,)).padded(x)[0]
@@ -63,11 +63,18 @@ class Windows:
     def over(self, padded: Any) -> Any:
         """The windows over what `padded` gave: a view (N, C, *kernel_size, *count) that copies nothing.
 
+        Raises ValueError where the array is smaller than `reach`: the view would show memory that is not its own.
+
         >>> x = np.arange(6.0).reshape(1, 1, 6)
         >>> Windows((2,), (3,), (2,), (0,), (1,)).over(x)[0, 0]       # two rows: first and second elements
         array([[0., 2., 4.],
                [1., 3., 5.]])
         """
+        if any(n < r for n, r in zip(padded.shape[2:], self.reach, strict=True)):
+            raise ValueError(
+                f"the windows reach over {self.reach} elements and this array has only {padded.shape[2:]}: "
+                "windows.padded(x) first"
+            )
         steps = padded.strides[2:]
         return xp(padded).lib.stride_tricks.as_strided(
             padded,

@@ -13,6 +13,7 @@ import numpy as np
 
 from shared.arrays import dtypes
 from shared.arrays.device import xp
+from shared.arrays.kernels.conv.reference import col2im
 from shared.arrays.kernels.windows import Windows
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -30,6 +31,8 @@ def _lowest(dtype: Any) -> Any:
 
 def max_pool(x: Array, windows: Windows) -> tuple[Array, Array]:
     """The largest element of each window, and its place. NaN is larger than all; of equal ones the first counts.
+
+    Of several NaN in a window any may give the place; here it is the last, as in PyTorch.
 
     >>> import numpy as np
     >>> max_pool(np.array([[[1.0, 5.0, 2.0, 2.0]]]), Windows((2,), (2,), (2,), (0,), (1,)))
@@ -72,8 +75,7 @@ def avg_pool(x: Array, windows: Windows, divisor: Array) -> Array:
 
 def avg_pool_input(grad: Array, size: tuple[int, ...], windows: Windows, divisor: Array) -> Array:
     """The gradient of the means by x, (N, C, *size): each element of a window gets an equal share."""
-    padded = xp(grad).zeros((*grad.shape[:2], *windows.padded_size(size)), grad.dtype)
-    share = grad / divisor
-    for offset in windows.offsets():
-        padded[windows.where(offset)] += share
-    return windows.without_padding(padded, size)
+    n, channels = grad.shape[:2]
+    share = (grad / divisor).reshape(n, channels, 1, windows.positions)
+    columns = xp(grad).broadcast_to(share, (n, channels, windows.elements, windows.positions))
+    return col2im(columns.reshape(n, channels * windows.elements, windows.positions), size, windows)
