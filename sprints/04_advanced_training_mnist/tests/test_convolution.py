@@ -9,7 +9,7 @@ import numpy as np
 
 import shared
 from course.oracles import check, check_formula_runs, doing, require
-from shared.arrays.kernels.conv.reference import col2im, conv_bias, im2col
+from shared.arrays.kernels.conv.reference import col2im, conv_bias, conv_input, conv_weight, im2col
 from shared.arrays.kernels.windows import Windows
 from shared.nn import functional as F
 
@@ -20,6 +20,14 @@ FLAT = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
 ALL = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
 GAPS = {"stride": (3, 3), "padding": (0, 0), "dilation": (1, 1)}
 AT_ONCE = "stride (2, 1), padding (1, 2) and dilation (1, 2)"
+ONES = "as many as windows.count has entries"
+MIXED = "that mixes images and filters, .reshape(O, N, …).swapaxes(0, 1) does not"
+DEALT = "channels and filters dealt out to the groups in turn: a group has neighbours"
+WINDOWS_LAST = "a reshape that takes the windows to come first: in the view they are last, as (N, C · K, L) wants them"
+ANY = {
+    "broadcast": f"(O,) biases get axes of 1 to stand beside (N, O, *count), {ONES}.",
+    "": "windows.kernel_size and windows.count have a number per dimension, one to three: use them whole.",
+}
 
 
 def counts(size, kernel, stride, padding, dilation) -> tuple[int, ...]:
@@ -78,6 +86,16 @@ def single(values: object) -> shared.Tensor:
     return shared.tensor(np.array(values, dtype=np.float32))
 
 
+def convolve(x: shared.Tensor, *args, **options) -> shared.Tensor:
+    """conv1d, conv2d or conv3d, as x (N, C, *size) says."""
+    return {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.ndim](x, *args, **options)
+
+
+def images_mixed(right: np.ndarray) -> np.ndarray:
+    """What (N, O, *count) becomes if it is computed as (O, N · L), and reshaped where axes have to be moved."""
+    return right.swapaxes(0, 1).reshape(right.shape)
+
+
 def leaf(values: object) -> shared.Tensor:
     """The same, collecting a gradient."""
     return single(values).requires_grad_()
@@ -112,6 +130,7 @@ def check_columns() -> None:
             "a reshape that takes windows for rows: (windows, elements) has to be transposed": np.stack(
                 list(pieces.values())
             ).reshape(1, 9, 4),
+            WINDOWS_LAST: right.reshape(1, 4, 9).swapaxes(1, 2),
         },
     )
     rng = np.random.default_rng(0)
@@ -123,8 +142,9 @@ def check_columns() -> None:
     with doing(
         f"im2col of two images of two channels, {AT_ONCE}",
         {
-            "reshape": "The windows go over the edges: windows.padded(x) first. The result is (N, C · K, L).",
-            "broadcast": "The windows go over the edges: windows.padded(x) first.",
+            "size 360 into": "Every number is there. Each image has C · K rows, those of all its channels.",
+            "reshape": "The result is (N, C · K, L) = (2, 12, 15), the windows over x with its padding.",
+            "broadcast": "There are 3 × 5 windows: some of them go over the edges, and need windows.padded(x) first.",
         },
     ):
         found = im2col(x, windows_of((4, 5), kernel, **ALL))
@@ -138,6 +158,7 @@ def check_columns() -> None:
             .swapaxes(1, 2)
             .reshape(2, 12, -1),
             "one row per window: each window is a column": right.swapaxes(1, 2),
+            WINDOWS_LAST: right.reshape(2, 15, 12).swapaxes(1, 2),
             "the first image only": right[:1],
             "all images side by side: each has a matrix of its own": right.swapaxes(0, 1).reshape(12, -1),
         },
@@ -174,9 +195,19 @@ def check_little_one() -> None:
             "the columns of the filter exchanged": by_loops(X[None, None], E[None, None, :, ::-1], **FLAT),
         },
     )
-    with doing("a convolution in one dimension"):
-        line = F.conv1d(single([[[1.0, 2, 4, 8]]]), single([[[1.0, -1]]]))
-    check("the filter (1, −1) on 1, 2, 4, 8", line.tolist(), [[[-1, -2, -4]]], {"a filter turned": [[[1, 2, 4]]]})
+    with doing("a convolution in one dimension", ANY):
+        line = F.conv1d(single([[[1.0, 2, 4, 8]]]), single([[[1.0, -1]], [[1, 1]]]), single([10.0, 20]))
+    right, bias = np.array([[[-1.0, -2, -4], [3, 6, 12]]]), np.array([10.0, 20])
+    check(
+        "the filters (1, −1) and (1, 1), with the biases 10 and 20, on 1, 2, 4, 8",
+        line.tolist(),
+        right + bias[:, None],
+        {
+            "no bias": right,
+            "filters turned": right * [[[-1], [1]]] + bias[:, None],
+            f"a bias of shape (O, 1, 1) in every case: {ONES}": right + bias[:, None, None],
+        },
+    )
 
 
 def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
@@ -187,7 +218,7 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
     right, column = by_loops(x, weight, **FLAT), bias[:, None, None]
     with doing(
         "two images of three channels with five filters and a bias",
-        {"broadcast": "There is one bias per filter: (O,) becomes (O, 1, 1) to stand beside (N, O, H, W)."},
+        {"broadcast": f"(O,) biases get axes of 1 to stand beside (N, O, *count), {ONES}."},
     ):
         out = F.conv2d(*(single(a) for a in (x, weight, bias)))
     check(
@@ -205,6 +236,8 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
             )
             + column,
             "the first image twice": np.stack([right[0]] * 2) + column,
+            f"a product (O, N · L) reshaped to (N, O, H, W): {MIXED}": images_mixed(right) + column,
+            f"a product (O, N · L), with its bias, reshaped to (N, O, H, W): {MIXED}": images_mixed(right + column),
         },
     )
     x, weight = rng.normal(size=(2, 4, 5, 6)), rng.normal(size=(6, 2, 2, 3))
@@ -224,14 +257,22 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
             "filters dealt out to the groups in turn: a group has neighbouring filters": by_loops(
                 x, weight[[0, 2, 4, 1, 3, 5]], **ALL, groups=2
             )[:, [0, 3, 1, 4, 2, 5]],
+            DEALT: (dealt := by_loops(x[:, [0, 2, 1, 3]], weight[[0, 2, 4, 1, 3, 5]], **ALL, groups=2)),
+            f"{DEALT}, in the result too": dealt[:, [0, 3, 1, 4, 2, 5]],
             "groups that see each other's channels": by_loops(x[:, [2, 3, 0, 1]], weight, **ALL, groups=2),
             "the first group's channels for both groups": by_loops(x[:, [0, 1, 0, 1]], weight, **ALL, groups=2),
         },
     )
     x, weight = rng.normal(size=(1, 2, 3, 4, 3)), rng.normal(size=(2, 2, 2, 2, 2))
-    with doing("a convolution in three dimensions", {"": "windows.count has one number per dimension: use it whole."}):
-        out = F.conv3d(single(x), single(weight), padding=1)
-    check("a convolution in three dimensions", out.tolist(), by_loops(x, weight, (1,) * 3, (1,) * 3, (1,) * 3))
+    with doing("a convolution in three dimensions, with a bias", ANY):
+        out = F.conv3d(single(x), single(weight), single(bias[:2]), padding=1)
+    right = by_loops(x, weight, (1,) * 3, (1,) * 3, (1,) * 3)
+    check(
+        "a convolution in three dimensions, with a bias",
+        out.tolist(),
+        right + bias[:2, None, None, None],
+        {"no bias": right},
+    )
     out = F.conv2d(single(X[None, None]), single(K[None, None]))
     require(
         out.dtype == shared.float32,
@@ -243,6 +284,8 @@ def test_a_convolution_is_the_sum_of_each_window_times_its_weights():
 # ------------------------------------------------------------------------ backward
 
 HINTS = {
+    "unpack": "windows.kernel_size and windows.count have a number per dimension, one to three: use them whole.",
+    "bounds for array of dim": "There are one to three axes of windows: say which axes stay, not which ones go.",
     "matmul": "By x: Wᵀ G, (C · K, O) times (O, L). By the weight: G Xᵀ, (O, L) times (L, C · K).",
     "shape": "Each gradient has the shape of what it belongs to.",
     "size": "Each gradient has the shape of what it belongs to.",
@@ -250,6 +293,11 @@ HINTS = {
 }
 ADD_UP = "one window over the other: where windows overlap, what they give adds up"
 NO_MEAN = "a mean where windows overlap: it is a sum"
+TURNED = (
+    "filters turned by 180°: the weights were met the wrong way round (scattering, with col2im: do not turn; "
+    "gathering, with a convolution: turn)"
+)
+BATCH = "a reshape to N · L columns without moving the images' axis first: it mixes images and rows"
 
 
 def check_scattering() -> None:
@@ -305,10 +353,11 @@ def check_scattering() -> None:
 
 
 def check_gradients(what: str, x, weight, grad, options) -> None:
-    """All three, against the loops."""
+    """All three, against the loops, in as many dimensions as x has."""
+    axes = tuple(range(2, x.ndim))
     x, weight, bias = leaf(x), leaf(weight), leaf(np.zeros(len(weight)))
     with doing(f"the convolution: {what}"):
-        out = F.conv2d(x, weight, bias, **options)
+        out = convolve(x, weight, bias, **options)
     for name in ("conv_input", "conv_weight", "conv_bias"):
         x.grad = weight.grad = bias.grad = None
         with doing(f"the backward pass of a convolution: {what}", HINTS):
@@ -320,14 +369,14 @@ def check_gradients(what: str, x, weight, grad, options) -> None:
     check(
         f"the gradient by the bias, the sum of G: {what}",
         bias.grad.tolist(),
-        grad.sum((0, 2, 3)),
+        grad.sum((0, *axes)),
         {
-            "a mean over the windows: it is a sum": grad.mean((2, 3)).sum(0),
-            "a mean over the images: it is a sum": grad.sum((2, 3)).mean(0),
-            "a mean over images and windows: it is a sum": grad.mean((0, 2, 3)),
-            "the first image only": grad[0].sum((1, 2)),
-            "the last image only": grad[-1].sum((1, 2)),
-            "the first window only": grad[..., 0, 0].sum(0),
+            "a mean over the windows: it is a sum": grad.mean(axes).sum(0),
+            "a mean over the images: it is a sum": grad.sum(axes).mean(0),
+            "a mean over images and windows: it is a sum": grad.mean((0, *axes)),
+            "the first image only": grad[:1].sum((0, *axes)),
+            "the last image only": grad[-1:].sum((0, *axes)),
+            "the first window only": grad.reshape(*grad.shape[:2], -1)[..., 0].sum(0),
         },
     )
     check(
@@ -340,8 +389,9 @@ def check_gradients(what: str, x, weight, grad, options) -> None:
             "a mean over the images: it is a sum": found["weight"] / images,
             "a mean over the windows: it is a sum": found["weight"] / positions,
             "a mean over images and windows: it is a sum": found["weight"] / positions / images,
-            "a gradient turned by 180°": found["weight"][..., ::-1, ::-1],
+            "a gradient turned by 180°": np.flip(found["weight"], axes),
             "a gradient with rows and columns exchanged": found["weight"].swapaxes(-1, -2),
+            **mixed_batches(arrays[0], grad, weight.shape, **options),
         },
     )
     check(
@@ -351,9 +401,27 @@ def check_gradients(what: str, x, weight, grad, options) -> None:
         {
             ADD_UP: found["overwritten"],
             NO_MEAN: found["mean"],
-            "filters turned by 180°: an entry of G goes back through the weight that it came by": found["turned"],
+            TURNED: found["turned"],
         },
     )
+
+
+def mixed_batches(x, grad, shape, stride, padding, dilation, groups=1) -> dict[str, np.ndarray]:
+    """The gradient by the weight as one product of all images, with the batch reshaped into it, of one group."""
+    if groups > 1 or len(x) == 1:
+        return {}
+    rows = int(np.prod(shape[1:]))
+    columns = by_loops(x, np.eye(rows).reshape(rows, *shape[1:]), stride, padding, dilation).reshape(len(x), rows, -1)
+    grad = grad.reshape(len(x), shape[0], -1)
+    right, wrong = ([a.swapaxes(0, 1).reshape(a.shape[1], -1), a.reshape(a.shape[1], -1)] for a in (grad, columns))
+    return {
+        f"{BATCH} ({what})": (g @ c.T).reshape(shape)
+        for what, g, c in (
+            ("in the gradient", right[1], wrong[0]),
+            ("in the columns", right[0], wrong[1]),
+            ("in the gradient and in the columns", right[1], wrong[1]),
+        )
+    }
 
 
 def check_bias() -> None:
@@ -374,6 +442,15 @@ def check_bias() -> None:
             "a mean over images and windows: it is a sum": grad.mean((0, 2, 3)),
         },
     )
+    for shape in ((2, 3, 4), (2, 3, 2, 2, 2)):
+        grad = np.arange(float(np.prod(shape))).reshape(shape)
+        with doing(f"conv_bias of a gradient {shape}", HINTS):
+            found = conv_bias(grad)
+        check(
+            f"conv_bias, the sum of a gradient {shape} over images and windows",
+            found,
+            grad.sum((0, *range(2, grad.ndim))),
+        )
 
 
 def test_the_three_gradients_of_a_convolution_match_the_hand_computation():
@@ -391,7 +468,26 @@ def test_the_three_gradients_of_a_convolution_match_the_hand_computation():
         ("three images of two channels, four filters", (3, 2, 4, 4), (4, 2, 3, 3), FLAT),
         (f"four channels, six filters, two groups, {AT_ONCE}", (2, 4, 5, 6), (6, 2, 2, 3), {**ALL, "groups": 2}),
         ("a stride of 3 that leaves gaps and a rest", (2, 1, 9, 7), (2, 1, 2, 2), GAPS),
+        ("one dimension", (2, 2, 7), (3, 2, 3), {"stride": (2,), "padding": (1,), "dilation": (1,)}),
+        ("three dimensions", (1, 2, 3, 2, 4), (2, 2, 2, 1, 3), {name: v[:1] * 3 for name, v in FLAT.items()}),
     ):
         shape = counts(image[2:], filters[2:], *(options[name] for name in FLAT))
         grad = rng.normal(size=(image[0], filters[0], *shape))
         check_gradients(what, rng.normal(size=image), rng.normal(size=filters), grad, options)
+    check_dtypes()
+
+
+def check_dtypes() -> None:
+    """All four keep float32: the engine would cast a gradient that is float64 without a word."""
+    windows = windows_of((4, 4), (3, 3), **FLAT)
+    x, weight, grad = (np.ones(shape, np.float32) for shape in ((1, 1, 4, 4), (2, 1, 3, 3), (1, 2, 2, 2)))
+    for name, found in (
+        ("conv_input", conv_input(grad, weight, (4, 4), windows, 1)),
+        ("conv_weight", conv_weight(grad, x, windows, 1)),
+        ("conv_bias", conv_bias(grad)),
+    ):
+        require(
+            found.dtype == np.float32,
+            f"{name} of float32 arrays is {found.dtype}: an array made without a dtype is float64, and so is "
+            "everything that is added to it",
+        )

@@ -49,6 +49,13 @@ def spread(grad: np.ndarray, places: np.ndarray, shape: tuple[int, ...], keep: s
     return out.reshape(shape)
 
 
+def all_in_one(grad: np.ndarray, places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Each entry of grad at its place in the whole array, as if places did not begin anew in each channel."""
+    out = np.zeros(math.prod(shape))
+    np.add.at(out, places.ravel(), grad.ravel())
+    return out.reshape(shape)
+
+
 def pooled(x: shared.Tensor, *args, **options) -> shared.Tensor:
     with doing("max pooling", {"reshape": "The maxima are (N, C, *count), one for each window."}):
         return check_formula_runs("pool", "max_pool", lambda: F.max_pool2d(x, *args, **options))
@@ -148,19 +155,29 @@ def check_extremes() -> None:
         "that it never wins by itself; value != value is how one asks",
     )
     require(np.isfinite(out).sum() == 3, f"one NaN spoils the other windows: {out.tolist()}")
+    # Of a window's elements the upper left one may be padding, which is −∞ too: its place is -1, or beside the image.
+    corner = np.array([[(2 * i - 1) * 4 + 2 * j - 1 for j in range(3)] for i in range(3)])
     low = leaf(np.full((1, 1, 4, 4), -math.inf))
     with doing("max pooling where all is −∞", {"": "Of equal ones the first counts, also where all of them are −∞."}):
         out, places = F.max_pool2d(low, 2, padding=1, return_indices=True)
-    with doing("its backward pass", {"does not fit": "The result has the size of the image, without padding."}):
-        out.sum().backward()
     largest = out.max().item()
     require(largest == -math.inf, f"the maximum of −∞ and −∞ is −∞, not {largest:g}")
     check(
         "the places of the maxima where all is −∞",
         places.tolist(),
         [[[[0, 1, 3], [4, 5, 7], [12, 13, 15]]]],
-        {"no place: a window always has a first element of its own": np.full((1, 1, 3, 3), -1)},
+        {
+            "no place: a window always has a first element of its own": np.full((1, 1, 3, 3), -1),
+            "places that start at 0 and stay there, since nothing is larger than −∞": np.zeros((1, 1, 3, 3)),
+            f"{PADDED} (place −1)": np.where([[1, 1, 1], [1, 0, 0], [1, 0, 0]], -1, corner)[None, None],
+            f"{PADDED} (row and column −1)": corner[None, None],
+            f"{PADDED} (its place in the padded image)": np.array(
+                [[12 * i + 2 * j for j in range(3)] for i in range(3)]
+            )[None, None],
+        },
     )
+    with doing("its backward pass", {"does not fit": "The result has the size of the image, without padding."}):
+        out.sum().backward()
 
 
 def check_gradients() -> None:
@@ -213,7 +230,11 @@ def check_gradients() -> None:
             f"the gradient of max pooling, {what}",
             x.grad.tolist(),
             spread(grad, places, values.shape),
-            {OVER: spread(grad, places, values.shape, "last"), AGAIN: spread(grad, places, values.shape, "first")},
+            {
+                OVER: spread(grad, places, values.shape, "last"),
+                AGAIN: spread(grad, places, values.shape, "first"),
+                FIRST: all_in_one(grad, places, values.shape),
+            },
         )
 
 
@@ -246,3 +267,5 @@ def test_max_pooling_takes_the_largest_and_sends_the_gradient_there():
 
 OVER = "one window over the other: an element that is the maximum of several gets the sum"
 AGAIN = f"{OVER} (element after element)"
+FIRST = "everything in the first channel of the first image: places begin at 0 in each channel of each image"
+PADDED = "padding as the first of equal ones: it is no part of the image, also where all is −∞"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -24,12 +25,25 @@ def starts(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> l
     return found
 
 
+def named(n: int, k: int, s: int, p: int, d: int) -> str:
+    """A case, for a message."""
+    return f"n={n}, k={k}, s={s}, p={p}, d={d}"
+
+
+def rounded_up(cases: Sequence[tuple[int, ...]], end: Callable[[int, int], int]) -> list[int]:
+    """The counts with ceil_mode, where a last window is left out that begins at end(n, p) or later."""
+    counts = [-((d * (k - 1) + 1 - n - 2 * p) // s) + 1 for n, k, s, p, d in cases]
+    return [o - ((o - 1) * s >= end(n, p)) for o, (n, _, s, p, _) in zip(counts, cases, strict=True)]
+
+
 def check_counts() -> None:
     """How many windows fit: against trying, and with each part of the formula wrong or missing."""
     cases = [c for c in product((4, 7, 10), (1, 2, 3), (1, 2, 3), (0, 1, 2), (1, 2)) if starts(*c)]
     with doing("the number of windows"):
         found = [slide(*((v,) for v in case)).count for case in cases]
-    wrong = next((count for count in found if not isinstance(count, tuple) or len(count) != 1), None)
+    kind = next((type(count).__name__ for count in found if not isinstance(count, tuple)), None)
+    require(kind is None, f"count is a {kind}, but it has to be a tuple, as all else in a Windows: tuple(count)")
+    wrong = next((count for count in found if len(count) != 1), None)
     require(wrong is None, f"count has one number for each dimension: in one dimension (3,), but it is {wrong!r}")
     broken = next((count[0] for count in found if count[0] != int(count[0])), None)
     require(broken is None, f"{broken} windows: what is left of a window does not count, so round down, with //")
@@ -64,6 +78,7 @@ def check_counts() -> None:
         [count[0] for count in found],
         [len(starts(*case)) for case in cases],
         {what: [formula(*case) for case in cases] for what, formula in formulas.items()},
+        labels=[named(*case) for case in cases],
     )
     for case, right in (((28, 5, 1, 0, 1), 24), ((28, 5, 1, 2, 1), 28), ((24, 2, 2, 0, 1), 12), ((4, 3, 1, 1, 1), 4)):
         check(f"the count for n, k, s, p, d = {case}", slide(*((v,) for v in case)).count[0], right)
@@ -75,6 +90,12 @@ def check_counts() -> None:
     )
     most = slide((2,), (5,), (1,), (0,), (1,)).count[0]
     require(most <= 0, f"a window of 5 does not fit on 2 elements, so the count is 0 or less, but it is {most}")
+    most = slide((2,), (3,), (2,), (0,), (1,)).count[0]
+    require(
+        most <= 0,
+        f"a window of 3 does not fit on 2 elements, whatever the stride, but with stride 2 there are {most}: −1/2 is "
+        "rounded towards zero, by int() or round(); // rounds down, to −1",
+    )
     cases = [c for c in product((4, 5, 7), (2, 3), (2, 3, 4), (0, 1), (1, 2)) if starts(*c) and 2 * c[3] <= c[1]]
     with doing("the number of windows with ceil_mode"):
         found = [slide(*((v,) for v in case), ceil_mode=True).count[0] for case in cases]
@@ -88,7 +109,12 @@ def check_counts() -> None:
                 -((d * (k - 1) + 1 - n - 2 * p) // s) + 1 for n, k, s, p, d in cases
             ],
             "one window more in every case": [len(starts(*case)) + 1 for case in cases],
+            "a last window that begins on the padding in front or on the last elements, and is left out because it "
+            "begins at n or later, counted from the padding's first place": rounded_up(cases, lambda n, p: n),
+            "a last window that is left out only where it begins behind all of the padding: on the padding behind is "
+            "too late": rounded_up(cases, lambda n, p: n + 2 * p),
         },
+        labels=[named(*case) for case in cases],
     )
 
 
@@ -137,6 +163,20 @@ def check_padded() -> None:
         with doing(f"padded, {what}", {"negative": "Behind there is no less than nothing: max(0, …)."}):
             found = windows.padded(x, value)
         check(f"{what}: padded", np.asarray(found).ravel(), right, mistakes)
+    half = np.array([[[0.5, 1.5]]], dtype=np.float32)
+    for value, right in ((0, [0, 0.5, 1.5, 0]), (-1, [-1, 0.5, 1.5, -1])):
+        with doing(f"padded, halves with a padding of 1 and the value {value}"):
+            found = Windows((3,), (2,), (1,), (1,), (1,)).padded(half, value)
+        check(
+            f"0.5, 1.5 with a padding of 1 and the value {value}: padded",
+            np.asarray(found).ravel(),
+            right,
+            {"an array made of whole numbers, which cuts off fractions: it takes x's dtype": np.trunc(right)},
+        )
+        require(
+            found.dtype == np.float32,
+            f"padded makes {found.dtype} of float32: a new array takes x's dtype, np.full(shape, value, x.dtype)",
+        )
     plane = np.arange(1.0, 13.0).reshape(1, 2, 2, 3)
     with doing("padded in two dimensions", {"broadcast": "Images and channels get no padding: (0, 0) for each."}):
         found = Windows((3, 3), (2, 5), (1, 1), (1, 2), (1, 1)).padded(plane)
