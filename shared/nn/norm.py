@@ -96,9 +96,11 @@ class _BatchNorm(_ChannelNorm):
         """`F.batch_norm` of the input, by the batch's moments in training and by the running ones in evaluation.
 
         Where the statistics are tracked, a call in training counts in `num_batches_tracked`, under `no_grad`, and
-        moves them by `momentum`; for None by 1 / num_batches_tracked, which makes them the mean over all batches. A
-        layer without statistics takes the batch's moments in evaluation too. An input with a wrong number of
-        dimensions is a ValueError: `_check_input_dim`.
+        moves them by `momentum`; for None (and only for None: 0 is a momentum) by 1 / num_batches_tracked as a number,
+        which makes them the mean over all batches. A layer without statistics takes the batch's moments in evaluation
+        too. `track_running_stats` may be changed after construction: set to False, the buffers stay, are used in
+        evaluation, and no longer move or count. An input with a wrong number of dimensions is a ValueError:
+        `_check_input_dim`.
         """
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum

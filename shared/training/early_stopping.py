@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
         return self.epoch - self.best_epoch >= self.patience
 
     def step(self, value: float, model: Module) -> bool:
-        """Notes the next epoch's `value`; returns `stop`.
+        """Notes the next epoch's `value`, a number or a Tensor with one; returns `stop`.
 
         `epoch` counts the calls. Where the value `is_better`, it becomes `best` (a float), its epoch `best_epoch`, and
         with `restore_best` a copy of the model's state dict, which training will not change, `best_weights`.
@@ -88,7 +88,10 @@ class EarlyStopping(Callback):
         self.restore(model)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen: "best", "best_epoch", "epoch", "best_weights"; the settings are those it was made with."""
+        """What was seen, in a new dictionary: "best", "best_epoch", "epoch", "best_weights".
+
+        Not the settings: the object that resumes has its own, from its constructor.
+        """
         return {name: getattr(self, name) for name in ("best", "best_epoch", "epoch", "best_weights")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

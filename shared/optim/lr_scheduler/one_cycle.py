@@ -88,7 +88,9 @@ class OneCycleLR(MomentumCycle):
         """The phase that the step `self.last_epoch` is in, and the share of it that has passed, 0 to 1.
 
         `self._schedule_phases` has them in order. The first begins at step 0, each other where the one before it
-        ends: at its "end_step", the step at which its share is 1. Beyond the last end the last phase goes on.
+        ends: at its "end_step", the step at which its share is 1. Beyond the last end, where the `step` after the
+        last batch leads, the last phase goes on: its share is above 1 there, and need not be cut off, for no step is
+        taken at that rate. A first phase that ends at step 0 has no shares: ZeroDivisionError, as in PyTorch.
         """
         start = 0.0
         for phase in self._schedule_phases:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 import shared
 from course.oracles import check, check_formula_runs, doing, require
 from shared import nn
-from shared.arrays.kernels.norm.reference import channel_moments, unbiased
+from shared.arrays.kernels.norm.reference import channel_moments, normalize_channels, unbiased
 from shared.nn import functional as F
 
 SEEN = np.array([-1, 5, 1, 3.0])  # what the bar filter sees in the little one: mean 2, variance 5
@@ -19,6 +18,11 @@ SUMS = {
     "broadcast": "Mean and variance are one number per channel, (C,); per_channel() lets them stand beside (N, C, L).",
     "does not fit": "The gradients are (N, C, L) by x, and (C,) by weight and bias.",
     "expected 3": "Three gradients are returned: by x, by weight and by bias.",
+    "NoneType": "weight and bias may be None, which stands for 1 and 0; per_channel(None) is None.",
+}
+TENSORS = {
+    "": "x may be a Tensor, where a gradient is to be differentiated itself: use operators, and methods that arrays "
+    "and Tensors share (x.mean(axis=…), x.sum(axis=…)), and no functions of NumPy.",
 }
 
 
@@ -82,6 +86,47 @@ def check_moments() -> None:
     )
     require(shifted[0].dtype == np.float32, f"the moments of float32 are {shifted[0].dtype}")
     check("the unbiased variance for a biased one of 6, over 4 values", unbiased(np.array([6.0]), 4), [8], UNBIASED)
+
+
+def check_tensors() -> None:
+    """The same two functions on Tensors, as a gradient of a gradient needs them."""
+    x = leaf(TWO)
+    with doing("channel_moments of a Tensor", TENSORS):
+        mean, variance = channel_moments(x)
+        moments = mean.tolist(), variance.tolist()
+    check("the mean of each channel of a Tensor", moments[0], [2, 1.5])
+    check(
+        "the biased variance of each channel of a Tensor",
+        moments[1],
+        [5, 1.25],
+        {
+            "`.var` of a Tensor, which is the unbiased one, over n − 1, where an array's is over n: take the mean of "
+            "the squared deviations": [5 * 4 / 3, 1.25 * 4 / 3]
+        },
+    )
+    with doing("normalize_channels of a Tensor", TENSORS):
+        out = normalize_channels(x, mean, variance, single([3, -2]), single([10, 20]), 1e-5)
+        values = out.tolist()
+    normal = (TWO - np.array([[2], [1.5]])) / np.sqrt(np.array([[5], [1.25]]))
+    check("normalize_channels of a Tensor", values, normal * [[3], [-2]] + [[10], [20]], tolerance=1e-3)
+    for name, value in (("mean", mean), ("variance", variance), ("result", out)):
+        require(
+            value.requires_grad,
+            f"x is a Tensor that collects a gradient, and its {name} has lost the graph: no array may be made of it",
+        )
+
+
+def refused(what: str, call: Callable[[], object], why: str) -> None:
+    """Fail with `why` unless `call` raises a ValueError."""
+    try:
+        with doing(what):
+            call()
+        found = False
+    except AssertionError as error:
+        found = " ends in ValueError: " in str(error)
+        if not found:
+            raise
+    require(found, f"{what} should be refused with a ValueError: {why}")
 
 
 UNBIASED = {
@@ -232,10 +277,16 @@ def check_evaluation(layer: nn.BatchNorm1d) -> None:
         alone = layer(single(SEEN[:1, None]))
     check("the first of them alone in evaluation", alone.tolist(), out[:1].tolist(), tolerance=1e-6)
     layer.train()
-    with doing("a batch of one value per channel, in training, which is a ValueError,"), pytest.raises(ValueError):
-        layer(single([[1.0]]))
-    with doing("an input of four dimensions for BatchNorm1d, which is a ValueError,"), pytest.raises(ValueError):
-        layer(shared.zeros(2, 1, 2, 2))
+    refused(
+        "a batch of one value per channel, in training,",
+        lambda: layer(single([[1.0]])),
+        "F.batch_norm does it, where it is told to take the batch's moments",
+    )
+    refused(
+        "an input of four dimensions for BatchNorm1d",
+        lambda: layer(shared.zeros(2, 1, 2, 2)),
+        "forward begins with self._check_input_dim(input)",
+    )
 
 
 def check_options() -> None:
@@ -249,26 +300,37 @@ def check_options() -> None:
         layer.running_mean.tolist(),
         [5],
         {
-            "a momentum of 0: None stands for 1 / num_batches_tracked": [0],
+            "a momentum of 0, or one that is a Tensor, by which `running *= …` makes a new Tensor: None stands for "
+            "1 / num_batches_tracked.item(), a number": [0],
             "a momentum of 0.1": [0.9 * 0.9 * 0.2 + 0.9 * 0.4 + 0.9],
             "the last batch alone": [9],
             "a count that begins too late, 1 / (num_batches_tracked + 1)": [15 / 4],
         },
         tolerance=1e-5,
     )
+    layer = layer_of(momentum=0.0)
+    layer(single(SEEN[:, None]))
+    state = layer.running_mean.item(), layer.running_var.item()
+    require(
+        state == (0, 1),
+        f"momentum=0 moved the running mean and variance to {state}, and nothing new should come in. 0 taken for None, "
+        "as `momentum or …` does? Ask `is None`",
+    )
     layer = layer_of(track_running_stats=False).eval()
     with doing("a layer with track_running_stats=False in evaluation", {"running_mean": "It has none: use the batch."}):
         out = layer(single(SEEN[:, None]))
     check("without statistics, in evaluation", out.tolist(), (SEEN - 2)[:, None] / np.sqrt(5 + 1e-5))
     layer = layer_of()
-    layer.track_running_stats = False
-    layer(single(SEEN[:, None]))
+    layer.track_running_stats = False  # after construction: the buffers are there, and stay as they are
+    with doing("a layer whose track_running_stats was set to False after construction"):
+        layer(single(SEEN[:, None]))
     state = layer.running_mean.item(), layer.num_batches_tracked.item()
     require(state == (0, 0), f"track_running_stats was set to False, and yet training moved mean and count to {state}")
 
 
 def test_batch_norm_uses_the_batch_in_training_and_its_memory_in_evaluation():
     check_moments()
+    check_tensors()
     check_values()
     check_evaluation(check_memory())
     check_options()
@@ -385,23 +447,35 @@ def check_channels() -> None:
     F.batch_norm(x, None, None, w, b, training=True, eps=eps).backward(single(grad))
     right = differences(lambda a: (grad * forward(a, weight, bias, eps)).sum(), values)
     arguments = values, grad, weight, eps
+    unweighted = "no weight: the gradient by x̂ is weight · G"
+    wrong = {
+        CONSTANTS: {"by_mean": 0, "by_variance": 0},
+        MEAN: {"by_mean": 0},
+        VARIANCE: {"by_variance": 0},
+        "a mean over the images only: n is N · L": {"n": 3},
+        "a mean over the places only: n is N · L": {"n": 4},
+        "n − 1 in place of n: inside, the variance is the biased one": {"n": 11},
+        "the sums instead of the means": {"n": 1},
+        "the sign of the way through the variance turned": {"by_variance": -1},
+        "the sign of the way through the mean turned": {"by_mean": -1},
+        "the way through the variance counted twice": {"by_variance": 2},
+    }
     check(
-        "the gradient by x of two channels with weights, against finite differences",
+        "the gradient by x of two channels with weights, against finite differences, which stand in the place of the "
+        "numbers by hand",
         x.grad.tolist(),
         right,
         {
-            "no weight: the gradient by x̂ is weight · G": formula(*arguments, weighted=False),
-            CONSTANTS: formula(*arguments, by_mean=0, by_variance=0),
-            MEAN: formula(*arguments, by_mean=0),
-            VARIANCE: formula(*arguments, by_variance=0),
-            "a mean over the images only: n is N · L": formula(*arguments, n=3),
-            "a mean over the places only: n is N · L": formula(*arguments, n=4),
-            "n − 1 in place of n: inside, the variance is the biased one": formula(*arguments, n=11),
-            "the sums instead of the means": formula(*arguments, n=1),
-            "the sign of the way through the variance turned": formula(*arguments, by_variance=-1),
-            "the sign of the way through the mean turned": formula(*arguments, by_mean=-1),
-            "the way through the variance counted twice": formula(*arguments, by_variance=2),
+            unweighted: formula(*arguments, weighted=False),
             "the weight squared": formula(values, grad, weight**2, eps),
+            **{name: formula(*arguments, **options) for name, options in wrong.items()},
+            **{
+                f"two things, {name}; and {unweighted}": formula(*arguments, **options, weighted=False)
+                for name, options in wrong.items()
+            },
+            "the weight on G and not on the sums": formula(*arguments, by_mean=0, by_variance=0)
+            - formula(*arguments, by_mean=0, by_variance=0, weighted=False)
+            + formula(*arguments, weighted=False),
         },
     )
     # The gradient of a gradient: of Σ (∂L/∂x)².
@@ -413,7 +487,11 @@ def check_channels() -> None:
         (to_x,) = shared.autograd.grad(out, [x], single(grad), create_graph=True)
         (second,) = shared.autograd.grad((to_x**2).sum(), [x])
     right = differences(lambda a: (formula(a, grad, weight, eps) ** 2).sum(), values)
-    check("the gradient by x of Σ (∂L/∂x)²", second.tolist(), right)
+    check(
+        "the gradient by x of Σ (∂L/∂x)², against finite differences, which stand in the place of the numbers by hand",
+        second.tolist(),
+        right,
+    )
 
 
 def check_constants() -> None:

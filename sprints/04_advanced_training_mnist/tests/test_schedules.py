@@ -125,7 +125,8 @@ def check_warm_up() -> None:
             refused = "ValueError" in str(error).partition(":")[0]
         require(
             refused,
-            f"warmup_steps={warmup} with total_steps={total} is refused with a ValueError: where is the cosine?",
+            f"warmup_steps={warmup} with total_steps={total} should be refused with a ValueError: "
+            + ("no steps are left for the cosine" if warmup > 0 else "a warm-up of fewer than no steps"),
         )
 
 

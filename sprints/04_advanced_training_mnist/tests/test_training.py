@@ -18,7 +18,7 @@ from shared.training import Callback, EarlyStopping, fit
 # ------------------------------------------------------------------------ early stopping
 
 
-def stops(losses: Iterable[float], **options) -> tuple[list[bool], EarlyStopping]:
+def stops(losses: Iterable[float | shared.Tensor], **options) -> tuple[list[bool], EarlyStopping]:
     """What `step` says after each loss, going on after it has said stop."""
     model, stopping = nn.Linear(1, 1), EarlyStopping(**options)
     with doing(f"EarlyStopping with {options}"):
@@ -44,26 +44,25 @@ def check_patience() -> None:
     losses = [1.0, 0.9, 0.95, 0.8, 0.85, 0.82, 0.81, 0.83, 0.7, 0.71, 0.72, 0.73]
     found, stopping = stops(losses, patience=3)
     right = [False] * 6 + [True, True] + [False] * 3 + [True]
-    names = [str(answer) for answer in found]
     check_names(
         f"whether to stop after each of the losses {losses} with patience 3",
-        names,
-        [str(answer) for answer in right],
+        found,
+        right,
         {
-            "a patience of one epoch more: it is used up after 3 epochs without improvement, not in the 4th": [
-                *map(str, by_rule(losses, 3, lower, late=1))
-            ],
-            "a patience of one epoch less": [*map(str, by_rule(losses, 3, lower, late=-1))],
+            "a patience of one epoch more: it is used up after 3 epochs without improvement, not in the 4th": by_rule(
+                losses, 3, lower, late=1
+            ),
+            "a patience of one epoch less": by_rule(losses, 3, lower, late=-1),
             "bad epochs that are counted in all: an improvement starts the count anew": [
-                str(n >= 3) for n in itertools.accumulate(not lower(v, losses[:i]) for i, v in enumerate(losses))
+                n >= 3 for n in itertools.accumulate(not lower(v, losses[:i]) for i, v in enumerate(losses))
             ],
-            "a comparison with the epoch before: it is with the best": [
-                *map(str, by_rule(losses, 3, lambda v, seen: not seen or v < seen[-1]))
-            ],
-            "the direction turned: a lower loss is an improvement": [
-                *map(str, by_rule(losses, 3, lambda v, seen: not seen or v > max(seen)))
-            ],
-            "no stop at all: step counts its calls, and returns what `stop` says": ["False"] * 12,
+            "a comparison with the epoch before: it is with the best": by_rule(
+                losses, 3, lambda v, seen: not seen or v < seen[-1]
+            ),
+            "the direction turned: a lower loss is an improvement": by_rule(
+                losses, 3, lambda v, seen: not seen or v > max(seen)
+            ),
+            "no stop at all: step counts its calls, and returns what `stop` says": [False] * 12,
         },
     )
     state = stopping.best, stopping.best_epoch, stopping.epoch
@@ -108,7 +107,7 @@ def check_patience() -> None:
             [0.5, 0.6, 0.55, 0.58],
             {"patience": 2, "mode": "max"},
             [False, False, False, True],
-            {"a mode that is not looked at": [False, False, True, True]},
+            {"a mode that is not looked at: with 'max' a higher value is better": [False, True, True, True]},
         ),
         (
             "an accuracy with mode='max' and min_delta=0.1",
@@ -131,10 +130,16 @@ def check_patience() -> None:
         found, _ = stops(losses, **options)
         check_names(
             f"whether to stop: {what}",
-            [str(answer) for answer in found],
-            [str(answer) for answer in right],
-            {name: [str(answer) for answer in value] for name, value in mistakes.items()},
+            found,
+            right,
+            mistakes,
         )
+    _, stopping = stops([shared.tensor(0.5)], patience=2)
+    require(
+        isinstance(stopping.best, float),
+        f"best is a {type(stopping.best).__name__} after the loss tensor(0.5): note float(value), for a tensor would "
+        "keep its graph alive, and does not go into a checkpoint as a number",
+    )
 
 
 def network() -> nn.Sequential:
@@ -305,12 +310,25 @@ def test_an_interrupted_training_goes_on_with_the_same_losses_to_the_bit(tmp_pat
         after.load_state_dict(shared.checkpoint.load(tmp_path / "stopping.safetensors"))
     missing = sorted({"best", "best_epoch", "epoch", "best_weights"} - set(saved))
     require(not missing, f"state_dict() of EarlyStopping lacks {', '.join(missing)}: a resumed training forgets it")
+    settings = sorted({"patience", "min_delta", "mode", "monitor", "restore_best"} & set(saved))
+    require(
+        not settings,
+        f"state_dict() has the settings {', '.join(settings)} too: they would overwrite those of the object that "
+        "resumes, which may have been given more patience",
+    )
+    seen = {name: saved[name] for name in ("best", "best_epoch", "epoch")}
+    with doing("a step of EarlyStopping after state_dict"):
+        before.step(0.1, model)
+    require(
+        seen == {name: saved[name] for name in seen},
+        "a later step changed what state_dict() had returned: it has to be a dictionary of its own, not __dict__",
+    )
     answers = [after.step(loss, model) for loss in (0.8, 0.7)]
     check_names(
         "whether to stop at the losses 0.8 and 0.7, resumed after 1.0, 0.5 and 0.9 with patience 3",
-        [str(answer) for answer in answers],
-        ["False", "True"],
-        {"a count that begins anew when a training is resumed": ["False", "False"]},
+        [bool(answer) for answer in answers],
+        [False, True],
+        {"a count that begins anew when a training is resumed": [False, False]},
     )
     after.restore(model)
     require(numbers(model) == best, "the best weights, of an epoch before the interruption, did not come back")

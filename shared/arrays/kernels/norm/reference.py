@@ -42,6 +42,9 @@ def per_channel(values: Array | None) -> Array | None:
 def channel_moments(x: Array) -> tuple[Array, Array]:
     """The mean and the biased variance of every channel, over all images and positions: (N, C, L) → (C,), (C,).
 
+    x may be a Tensor: operators and methods that both have, no functions of NumPy. Mind that a Tensor's own `var` is
+    the unbiased one, where an array's is the biased.
+
     >>> import numpy as np
     >>> channel_moments(np.array([[[-1.0, 5.0], [0.0, 1.0]], [[1.0, 3.0], [2.0, 3.0]]]))
     (array([2. , 1.5]), array([5.  , 1.25]))
@@ -56,7 +59,8 @@ def normalize_channels(
 ) -> Array:
     """weight · (x − mean) / √(variance + eps) + bias for every channel: (N, C, L) and four times (C,) → (N, C, L).
 
-    In training with the moments of the batch, in evaluation with the running ones.
+    In training with the moments of the batch, in evaluation with the running ones. `weight` and `bias` may be None, 1
+    and 0; all arguments but `eps` may be Tensors: operators, and methods that both have.
     """
     normalized = (x - per_channel(mean)) * per_channel(inverse_std(variance, eps))
     return scale_and_shift(normalized, per_channel(weight), per_channel(bias))
@@ -109,6 +113,8 @@ def batch_norm_input(
     - `grad` (N, C, L)
     - `x` (N, C, L) as it was given to `batch_norm`, `mean` its means (C,), `inv_std` 1 / √(variance + eps) (C,)
     - `weight` (C,) or None for 1; the gradients by weight and bias are returned in any case
+
+    All of them may be Tensors, where this gradient is to be differentiated again.
     """
     # With g = weight · grad, the gradient by x̂, and n = N · L the number of values that share a mean,
     #     dx = inv_std / n · (n · g − Σ g − x̂ · Σ (g · x̂)):
