@@ -200,7 +200,8 @@ def _print_verdicts(console: Console, certificate: Certificate, workspace: Works
             f"what your code printed: course check {sprint.label} {one.number} --verbose"
         )
         return
-    stub = next((exercise for exercise in sprint.exercises if workspace.state(exercise) == STUB), None)
+    asked = [verdict.exercise for verdict in certificate.verdicts]  # come before the others that are not written
+    stub = next((exercise for exercise in (*asked, *sprint.exercises) if workspace.state(exercise) == STUB), None)
     if stub:
         place = _to_write(workspace, stub)
         console.print(f"\nNext: exercise {stub.number}, {escape(stub.title)}, {stub.minutes} minutes ({place}).")

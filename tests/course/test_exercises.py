@@ -226,6 +226,12 @@ def test_check_of_one_exercise_runs_and_records_only_that(fresh) -> None:
     assert done.returncode == 1 and "Sprint 01 has no exercise 18" in done.stderr
 
 
+def test_check_of_an_unwritten_exercise_sends_to_it_and_not_to_the_first(fresh) -> None:
+    fresh.run("course", "start", "01")
+    done = fresh.run("course", "check", "01", "2")
+    assert "Next: exercise 2, Write wrong" in done.stdout, done.stdout + done.stderr
+
+
 def test_check_before_a_start_tests_the_reference_and_records_nothing(fresh) -> None:
     done = fresh.run("course", "check", "01")
     assert done.returncode == 0, done.stdout + done.stderr
