@@ -330,8 +330,8 @@ def check_options() -> None:
 
 def test_batch_norm_uses_the_batch_in_training_and_its_memory_in_evaluation():
     check_moments()
-    check_tensors()
     check_values()
+    check_tensors()
     check_evaluation(check_memory())
     check_options()
     rng = np.random.default_rng(0)
