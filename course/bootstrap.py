@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (3, 11)
 DEFAULT_EXTRAS = ("dev",)
-WARM_UP = "from shared.arrays.kernels import warm_up; warm_up()"
+WARM_UP = "import os; from shared.arrays.kernels import warm_up; warm_up(min(4, os.cpu_count() or 1))"
 
 
 class SetupError(Exception):

@@ -105,7 +105,7 @@ print(numba.threading_layer())
 
 
 def test_warming_up_leaves_every_kernel_compiled_on_disk(tmp_path):
-    code = "from shared.arrays.kernels import warm_up; warm_up()"
+    code = "from shared.arrays.kernels import warm_up; warm_up(2)"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     for family in kernels.FAMILIES:

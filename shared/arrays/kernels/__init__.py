@@ -70,9 +70,26 @@ def in_rows(x: Any) -> Any:
     return x if x.flags.c_contiguous else x.copy("C")
 
 
-def warm_up() -> None:
-    """Compiles every kernel for float32 and float64, or loads it from the cache on disk."""
-    for family in FAMILIES:
+# Attention calls functions of softmax: two processes that wrote these into Numba's cache could mix their types up.
+_TOGETHER = ("attention", "softmax")
+
+
+def warm_up(processes: int = 1) -> None:
+    """Compiles every kernel for float32 and float64, or loads it from the cache on disk; families at the same time."""
+    groups = [_TOGETHER, *[(family,) for family in FAMILIES if family not in _TOGETHER]]
+    if processes == 1:
+        for group in groups:
+            _warm_up(group)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_warm_up, groups))
+
+
+def _warm_up(families: tuple[str, ...]) -> None:
+    for family in families:
         kernels = _compiled(family)
         if kernels is not None:
             kernels.warm_up()
