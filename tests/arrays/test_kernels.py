@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +127,11 @@ def test_warming_up_leaves_every_kernel_compiled_on_disk(tmp_path):
         )
         assert set(found) == names
         assert all(found[name] == 2 for name in entries), "each for float32 and for float64"
+
+
+def test_families_whose_kernels_call_each_other_s_are_compiled_in_one_process():
+    folder = Path(kernels.__file__).parent
+    for family in kernels.FAMILIES:
+        text = (folder / family / "cpu.py").read_text(encoding="utf-8")
+        called = set(re.findall(r"shared\.arrays\.kernels\.(\w+)\.cpu", text)) - {family}
+        assert not called or called | {family} <= set(kernels._TOGETHER), f"{family} calls kernels of {called}"
