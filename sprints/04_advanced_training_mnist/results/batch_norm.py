@@ -267,7 +267,7 @@ def main() -> None:
         "forgotten_eval",
         alt="Validation loss and accuracy by epoch for one network evaluated in five ways: in eval mode and in train "
         "mode on batches of 200 it reads well, on single digits and on batches of one class worse, and with "
-        "momentum 0.001 it fails in the first epochs.",
+        "momentum 0.001 it goes up and down from epoch to epoch.",
     )
     results.save()
 
