@@ -15,10 +15,9 @@ from threadpoolctl import threadpool_info  # noqa: E402
 
 from shared.arrays.threads import share  # noqa: E402
 
-__all__ = ["CHUNK", "PARALLEL_FROM", "match_blas", "share"]
+__all__ = ["PARALLEL_FROM", "match_blas", "share"]
 
-CHUNK = 16384  # elements a thread takes at a time: 64 KB of float32 per array, which fits the second-level cache
-PARALLEL_FROM = 4 * CHUNK  # below, starting threads costs more than it saves
+PARALLEL_FROM = 1 << 16  # elements; below, starting threads costs more than it saves
 
 
 def match_blas() -> int:
