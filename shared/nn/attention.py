@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.arrays.device import xp
+from shared.autograd import is_grad_enabled
 from shared.nn import functional as F
 from shared.nn import init
 from shared.nn.linear import Linear
@@ -18,19 +20,69 @@ from shared.tensor import Tensor
 class KVCache:
     """Keys and values of what was attended to so far, for one layer: generation computes each token's only once.
 
-    `MultiHeadAttention` calls `update`; any object that has it can take its place.
+    `MultiHeadAttention` calls `update`; any object that has it can take its place. `keys` and `values` are those of all
+    tokens so far, (B, H, len(cache), E), or None. `max_len`, if it is known, is the number of tokens that room is made
+    for at once. Without it the room doubles when it is full, so that n tokens are copied less than n times in all.
+
+    >>> import shared
+    >>> cache = KVCache()
+    >>> keys, values = cache.update(shared.ones(1, 2, 3, 4), shared.ones(1, 2, 3, 4))
+    >>> keys, values = cache.update(shared.zeros(1, 2, 1, 4), shared.zeros(1, 2, 1, 4))
+    >>> tuple(keys.shape), keys[0, 0, :, 0].tolist()
+    ((1, 2, 4, 4), [1.0, 1.0, 1.0, 0.0])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_len: int | None = None) -> None:
+        self.max_len = max_len
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
+        self._rooms: list[Any] = []  # arrays (B, H, room, E) that begin with the keys, and with the values
 
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds keys and values (B, H, new, E) of new tokens; returns those of all, (B, H, past + new, E)."""
-        if self.keys is not None and self.values is not None:
-            keys, values = cat([self.keys, keys], 2), cat([self.values, values], 2)
-        self.keys, self.values = keys, values
-        return keys, values
+        """Adds keys and values (B, H, new, E) of new tokens; returns those of all, (B, H, past + new, E).
+
+        Where gradients are asked for, old and new are concatenated, else the new ones are written into the room behind
+        the old. RuntimeError for another batch or other heads than before, or for more than `max_len` tokens.
+        """
+        past = (self.keys, self.values)
+        self._check(keys, values)
+        if is_grad_enabled() and any(x is not None and x.requires_grad for x in (keys, values, *past)):
+            self._rooms = []
+            pairs = zip(past, (keys, values), strict=True)
+            self.keys, self.values = (new if old is None else cat([old, new], 2) for old, new in pairs)
+        else:
+            self.keys, self.values = self._written(keys, values)
+        return self.keys, self.values
+
+    def _written(self, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        """The beginning of each room, as long as what is in it now."""
+        past, total = len(self), len(self) + keys.shape[2]
+        if not self._rooms or self._rooms[0].shape[2] < total:
+            self._rooms = [self._room(old, new, total) for old, new in ((self.keys, keys), (self.values, values))]
+        for room, new in zip(self._rooms, (keys, values), strict=True):
+            room[:, :, past:total] = new.array
+        return tuple([Tensor(room[:, :, :total]) for room in self._rooms])
+
+    def _room(self, old: Tensor | None, new: Tensor, total: int) -> Any:
+        """An array for at least `total` tokens, with the old ones in front."""
+        batch, heads, _, width = new.shape
+        room = xp(new.array).empty((batch, heads, self.max_len or max(total, 2 * len(self)), width), new.array.dtype)
+        if old is not None:
+            room[:, :, : old.shape[2]] = old.array
+        return room
+
+    def _check(self, keys: Tensor, values: Tensor) -> None:
+        for name, old, new in (("keys", self.keys, keys), ("values", self.values, values)):
+            sizes = tuple(new.shape)
+            if len(sizes) != 4 or (old is not None and sizes[:2] + sizes[3:] != tuple(old.shape[:2] + old.shape[3:])):
+                expected = "(B, H, new, E)" if old is None else f"to be added to {tuple(old.shape)} along dimension 2"
+                raise RuntimeError(f"KVCache: expected {name} {expected}, but got {sizes}")
+        if keys.shape[2] != values.shape[2]:
+            raise RuntimeError(f"KVCache: expected a value for each key, but got {keys.shape[2]} and {values.shape[2]}")
+        if self.max_len is not None and len(self) + keys.shape[2] > self.max_len:
+            raise RuntimeError(
+                f"KVCache: {len(self)} tokens and {keys.shape[2]} new ones are more than max_len={self.max_len}"
+            )
 
     def __len__(self) -> int:
         return 0 if self.keys is None else self.keys.shape[2]
@@ -74,8 +126,10 @@ class _Attention(Module):
 
 
 def _check_heads(name: str, width: int, num_heads: int) -> None:
-    if width <= 0 or num_heads <= 0 or width % num_heads:
-        raise ValueError(f"{name}: the width ({width}) must be a positive multiple of num_heads ({num_heads})")
+    if width <= 0 or num_heads <= 0:
+        raise ValueError(f"{name}: expected a width and num_heads greater than 0, but got {width} and {num_heads}")
+    if width % num_heads:  # PyTorch's kind of error
+        raise AssertionError(f"{name}: the width ({width}) must be divisible by num_heads ({num_heads})")
 
 
 class MultiHeadAttention(_Attention):

@@ -337,6 +337,67 @@ def test_a_cache_gives_what_all_tokens_at_once_give(attend):
         np.testing.assert_allclose(shared.cat(parts, 1), attend(x, is_causal=True), atol=1e-12)
 
 
+@pytest.mark.parametrize("max_len", [None, 9, 20])
+def test_a_cache_makes_room_and_moves_what_it_has_seldom(max_len):
+    keys, values = real(2, 3, 9, 4).detach(), real(2, 3, 9, 5).detach()
+    cache, rooms, seen = nn.KVCache(max_len), [], []
+    for t in range(9):
+        seen.append(cache.update(keys[:, :, t : t + 1], values[:, :, t : t + 1]))
+        rooms.append(seen[-1][0].numpy().base)
+    for t, (k, v) in enumerate(seen):  # what was returned earlier stays right
+        np.testing.assert_array_equal(k, keys[:, :, : t + 1])
+        np.testing.assert_array_equal(v, values[:, :, : t + 1])
+    moved = sum(a is not b for a, b in zip(rooms, rooms[1:], strict=False))
+    assert moved == (4 if max_len is None else 0)  # room for 1, 2, 4, 8 and 16 tokens
+
+
+def test_a_cache_carries_gradients_where_they_are_asked_for():
+    keys, values = real(1, 2, 6, 3), real(1, 2, 6, 3)
+    cache = nn.KVCache()
+    with shared.no_grad():
+        cache.update(keys[:, :, :2], values[:, :, :2])
+    cache.update(keys[:, :, 2:5], values[:, :, 2:5])
+    k, v = cache.update(keys[:, :, 5:], values[:, :, 5:])
+    np.testing.assert_array_equal(k.detach(), keys.detach())
+    (k * 2 + v).sum().backward()
+    assert keys.grad[0, 0, :, 0].tolist() == [0, 0, 2, 2, 2, 2] and values.grad[0, 1, :, 0].tolist() == [
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+    ]
+    with shared.no_grad():
+        k, v = cache.update(keys[:, :, :1], values[:, :, :1])
+    assert len(cache) == 7 and not k.requires_grad
+    np.testing.assert_array_equal(k, np.concatenate([keys.numpy(force=True), keys[:, :, :1].numpy(force=True)], 2))
+
+
+def test_a_cache_refuses_what_does_not_fit():
+    cache = nn.KVCache(max_len=3)
+    cache.update(shared.ones(1, 2, 2, 4), shared.ones(1, 2, 2, 4))
+    for keys, values, message in [
+        (shared.ones(2, 2, 1, 4), shared.ones(2, 2, 1, 4), r"keys to be added to \(1, 2, 2, 4\).*\(2, 2, 1, 4\)"),
+        (shared.ones(1, 2, 1, 4), shared.ones(1, 1, 1, 4), r"values to be added"),
+        (shared.ones(2, 1, 4), shared.ones(2, 1, 4), r"\(2, 1, 4\)"),
+        (shared.ones(1, 2, 1, 4), shared.ones(1, 2, 0, 4), "a value for each key, but got 1 and 0"),
+        (shared.ones(1, 2, 2, 4), shared.ones(1, 2, 2, 4), "2 tokens and 2 new ones are more than max_len=3"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            cache.update(keys, values)
+    assert len(cache) == 2
+
+
+@pytest.mark.parametrize("kind", [nn.MultiHeadAttention, nn.MultiheadAttention])
+def test_heads_must_share_the_width(kind):
+    with pytest.raises(AssertionError, match=r"\(8\) must be divisible by num_heads \(3\)"):
+        kind(8, 3)
+    for width, heads in [(0, 2), (8, 0), (8, -2)]:
+        with pytest.raises(ValueError, match=f"greater than 0, but got {width} and {heads}"):
+            kind(width, heads)
+
+
 def test_dropout_only_while_training():
     attend, x = nn.MultiHeadAttention(8, 2, dropout=0.5), shared.randn(1, 6, 8)
     assert (attend(x) != attend(x)).any()
