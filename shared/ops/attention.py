@@ -181,7 +181,7 @@ def packed_attention(
     The heads are read, and their gradients written, where they lie. The other arguments are those of `attention`.
     """
     width = packed.shape[2] // (3 * num_heads)
-    scale = max(width, 1) ** -0.5 if scale is None else scale
+    scale = default_scale(packed.array[..., :width]) if scale is None else scale
     masks = [] if mask is None else [_for_scores(mask, packed)]
     return in_float32(lambda packed: PackedAttention(num_heads, diagonal, scale, p)(packed, *masks), packed)
 
@@ -194,7 +194,15 @@ def _for_scores(mask: Tensor, q: Tensor) -> Tensor:
 
 
 def default_scale(q: Tensor) -> float:
-    """1/√E, which keeps the variance of the scores at that of the factors; 1 for no width at all."""
+    """What the scores are multiplied with unless told otherwise: 1/√E for queries (…, E), of which only E counts.
+
+    It keeps the variance of the scores at 1 where the components of queries and keys have variance 1. For E = 0, where
+    every score is 0, it is 1. The result is a Python number, which widens no dtype; q may be an array as well.
+
+    >>> import shared
+    >>> default_scale(shared.zeros(2, 8, 5, 16))
+    0.25
+    """
     return max(q.shape[-1], 1) ** -0.5
 
 

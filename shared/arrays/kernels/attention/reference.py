@@ -145,6 +145,71 @@ def attention_forward(
     return out, log_sums(attention_scores(q, k, mask, scale))
 
 
+def attention_in_blocks(
+    q: Array, k: Array, v: Array, scale: float, size: int, diagonal: int | None = None
+) -> tuple[Array, Array]:
+    """(out, logs) as `attention_forward` has them, with scores of at most `size` queries and `size` keys at a time.
+
+    q (…, L, E), k (…, S, E), v (…, S, F) with the same leading sizes → out (…, L, F) and logs (…, L), the logarithm of
+    each query's Σ exp(scores), in the dtype of q. Neither scores nor weights (…, L, S) exist at any time: `take_block`
+    keeps a maximum, a sum and a sum of values per query. Once all its blocks of keys have passed, out = values / total
+    and logs = largest + log(total); for a query that sees no key they are 0 and +inf. With a `diagonal`, query r sees
+    the keys up to r + diagonal; blocks of keys that no query of a block of queries sees are never looked at.
+
+    Source: Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention",
+    2022, algorithm 1.
+
+    >>> import numpy as np
+    >>> out, logs = attention_in_blocks(np.zeros((3, 1)), np.ones((3, 1)), np.array([[2.0], [4.0], [9.0]]), 1.0, 2)
+    >>> out.tolist(), np.exp(logs).round(6).tolist()
+    ([[5.0], [5.0], [5.0]], [3.0, 3.0, 3.0])
+    """
+    queries, keys = q.shape[-2], k.shape[-2]
+    out = xp(q).zeros((*q.shape[:-1], v.shape[-1]), q.dtype)
+    logs = xp(q).full(q.shape[:-1], math.inf, q.dtype)
+    for first in range(0, queries, size):
+        rows = slice(first, min(first + size, queries))
+        largest = xp(q).full((*q.shape[:-2], rows.stop - first, 1), -math.inf, q.dtype)
+        total, values = xp(q).zeros_like(largest), out[..., rows, :]
+        seen = keys if diagonal is None else min(keys, rows.stop + diagonal)
+        for start in range(0, seen, size):
+            block = slice(start, min(start + size, seen))
+            mask = None
+            if diagonal is not None:
+                mask = look_ahead(rows.stop - first, block.stop - start, first + diagonal - start, q)
+            scores = attention_scores(q[..., rows, :], k[..., block, :], mask, scale)
+            largest, total, values = take_block(largest, total, values, scores, v[..., block, :])
+        alive = total > 0
+        total = xp(q).where(alive, total, total.dtype.type(1))
+        out[..., rows, :] = values / total
+        logs[..., rows] = xp(q).where(alive, largest + xp(q).log(total), q.dtype.type(math.inf))[..., 0]
+    return out, logs
+
+
+def take_block(largest: Array, total: Array, values: Array, scores: Array, v: Array) -> tuple[Array, Array, Array]:
+    """What is known of each query's attention, after a further block of keys: (largest, total, values) anew.
+
+        largest (…, L, 1)   the maximum m of all scores so far; −inf before the first, and while all were −inf
+        total   (…, L, 1)   Σ exp(score − m) over the keys so far; 0 before the first
+        values  (…, L, F)   Σ exp(score − m) · v over the keys so far; 0 before the first
+
+    `scores` (…, L, K) and `v` (…, K, F) are those of the block. Where it raises the maximum from m to m', both sums
+    are multiplied by exp(m − m') before the block's part, with m' in it, is added. A row of which all scores so far
+    are −inf stays at −inf, 0 and 0, without NaN. No argument is changed.
+
+    >>> import numpy as np
+    >>> one = np.array([[1.0]])
+    >>> largest, total, values = take_block(0 * one, one, 5 * one, np.array([[np.log(4.0)]]), 10 * one)
+    >>> (values / total).tolist()  # weights 1/5 and 4/5, of 5 and 10
+    [[9.0]]
+    """
+    higher = xp(scores).maximum(largest, scores.max(axis=-1, keepdims=True))
+    shift = xp(scores).where(higher == -math.inf, scores.dtype.type(0), higher)
+    before, weights = xp(scores).exp(largest - shift), xp(scores).exp(scores - shift)
+    total = total * before + weights.sum(axis=-1, keepdims=True)
+    return higher, total, values * before + gemm.matmul(weights, v)
+
+
 def attention_backward(
     q: Array,
     k: Array,
