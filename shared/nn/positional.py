@@ -55,10 +55,11 @@ class _AddPositions(Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """x (B, T, d_model), or (T, B, d_model) unless `batch_first`, or (T, d_model), plus the vectors of positions
-        start … start + T − 1.
+        start … start + T − 1; then `self.dropout`. A new Tensor of x's shape.
 
-        `start` is for text that continues: the number of tokens that came before. RuntimeError where the width is
-        not d_model or the positions go beyond max_len.
+        `self.table()` has the vectors, a row for each position. `start` is for text that continues: the number of
+        tokens that came before. RuntimeError where the width is not d_model or the positions go beyond max_len:
+        `self._check(x, start)` raises it.
         """
         self._check(x, start)
         length = x.shape[-2] if self.batch_first or x.ndim == 2 else x.shape[0]
@@ -115,6 +116,7 @@ class PositionalEncoding(_AddPositions):
         self.register_buffer("pe", sinusoidal_encoding(max_len, d_model, device=device, dtype=dtype).unsqueeze(1))
 
     def table(self) -> Tensor:
+        """The vectors of all positions, (max_len, d_model), out of the buffer `self.pe` (max_len, 1, d_model)."""
         return self.pe[:, 0]
 
 
@@ -146,8 +148,9 @@ class LearnedPositionalEncoding(_AddPositions):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal, with standard deviation 0.02."""
+        """Draws `self.weight` anew, in place: normal with mean 0 and standard deviation 0.02 (`init` has it)."""
         init.normal_(self.weight, std=0.02)
 
     def table(self) -> Tensor:
+        """The vectors of all positions, (max_len, d_model): the parameter, so that gradients reach it."""
         return self.weight

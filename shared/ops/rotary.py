@@ -19,9 +19,10 @@ from shared.tensor import Tensor
 
 
 def angular_frequencies(dim: int, base: float = 10000.0, device: Any = None) -> Tensor:
-    """How far one step of position turns each pair of numbers: ωₖ = base^(−2k/dim), in radians.
+    """How far one step of position turns each pair of numbers: ωₖ = base^(−2k/dim), in radians, for k = 0, 1, ….
 
-    float64 (ceil(dim/2),): from 1, falling to nearly 1/base. ValueError where dim < 1 or base ≤ 0.
+    A float64 Tensor (ceil(dim/2),) on `device`: from 1, falling to nearly 1/base. ValueError where dim < 1 or base ≤ 0.
+    (`arange(…, dtype=dtypes.float64, device=device)` counts.)
 
     >>> angular_frequencies(4).tolist()
     [1.0, 0.01]
@@ -35,7 +36,9 @@ def angular_frequencies(dim: int, base: float = 10000.0, device: Any = None) -> 
 def position_angles(positions: int | Tensor, dim: int, base: float = 10000.0, device: Any = None) -> Tensor:
     """position · ωₖ for each position and each pair: float64 (*positions.shape, ceil(dim/2)), in radians.
 
-    `positions`: a Tensor of numbers, on whose device the result is, or an int n for 0, 1, …, n − 1 on `device`.
+    `positions`: a Tensor of numbers, on whose device the result is, or an int n for 0, 1, …, n − 1 on `device`; n < 0
+    is a ValueError, anything else a TypeError (by `require_tensor`). `angular_frequencies` gives the ωₖ,
+    `cast(x, dtypes.float64)` the same numbers in another dtype.
 
     >>> position_angles(3, 4).tolist()
     [[0.0, 0.0], [1.0, 0.01], [2.0, 0.02]]
@@ -68,7 +71,10 @@ def rotary_tables(
 
 
 def pairs_of(size: int, interleaved: bool) -> tuple[tuple, tuple]:
-    """Where the first and the second numbers of all pairs are in the last dimension, of `size`, as indices.
+    """Where the first and the second numbers of all pairs are in the last dimension, of `size`, as two indices.
+
+    Pair k is made of the numbers 2k and 2k + 1 if `interleaved`, else of k and k + size/2. An index begins with `...`,
+    so that it fits an array of any number of dimensions.
 
     >>> list(range(6))[pairs_of(6, interleaved=False)[1][1]], list(range(6))[pairs_of(6, interleaved=True)[1][1]]
     ([3, 4, 5], [1, 3, 5])
@@ -81,7 +87,9 @@ def pairs_of(size: int, interleaved: bool) -> tuple[tuple, tuple]:
 def rotate(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
     """Turns each pair of the array x (…, D) by its angle, of which cos and sin (…, D/2) are given; a new array.
 
-    (a, b) → (a cos − b sin, b cos + a sin). With −sin it is the rotation back.
+    (a, b) → (a cos − b sin, b cos + a sin), where `pairs_of` says which numbers are a pair; both stay at their places.
+    The result has x's shape and dtype (`xp(x).empty(shape, dtype)` is room for it). With −sin it is the
+    rotation back.
     """
     first, second = pairs_of(x.shape[-1], interleaved)
     a, b = x[first], x[second]
@@ -100,13 +108,23 @@ class Rotary(Function):
         self.interleaved = interleaved
 
     def forward(self, x, cos, sin):
+        """Arrays x (…, D), cos and sin (…, D/2) → x with its pairs turned.
+
+        `self.saved` = (x, cos, sin) is for `backward`; x, which only the gradients by cos and sin need, is None unless
+        `self.needs[1] or self.needs[2]`.
+        """
         self.saved = (x if self.needs[1] or self.needs[2] else None, cos, sin)
         return rotate(x, cos, sin, self.interleaved)
 
     def backward(self, grad):
+        """The gradients by x (…, D), by cos and by sin (…, D/2); None where `self.needs` of it is False.
+
+        By x it is `grad` turned back. Broadcasting of cos and sin is undone by the caller. `grad` is an array, or a
+        Tensor where a gradient is differentiated itself: `self.turned(grad, cos, sin)` turns either; else use indices
+        and operators, which both have.
+        """
         x, cos, sin = self.saved
-        back = Rotary(self.interleaved) if isinstance(grad, Tensor) else self.plain
-        by_x = back(grad, cos, -sin) if self.needs[0] else None
+        by_x = self.turned(grad, cos, -sin) if self.needs[0] else None
         if x is None:
             return by_x, None, None
         first, second = pairs_of(grad.shape[-1], self.interleaved)
@@ -115,7 +133,10 @@ class Rotary(Function):
         by_sin = by_b * a - by_a * b if self.needs[2] else None
         return by_x, by_cos, by_sin
 
-    def plain(self, x, cos, sin):
+    def turned(self, x, cos, sin):
+        """`rotate` of arrays; of Tensors the same as an operation, which can be differentiated."""
+        if isinstance(x, Tensor):
+            return Rotary(self.interleaved)(x, cos, sin)
         return rotate(x, cos, sin, self.interleaved)
 
 

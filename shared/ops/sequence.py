@@ -11,7 +11,12 @@ from shared.tensor import Tensor
 
 
 class PadSequence(Function):
-    """Sequences side by side, filled up to the longest; each one's gradient is its own part of the whole one's"""
+    """Sequences side by side, filled up to the longest; each one's gradient is its own part of the whole one's.
+
+    `batch_first`: the result is (B, T, *), else (T, B, *). `padding_value` fills what is left over, which lies behind
+    the end of a sequence if `right`, else before its beginning. `forward` notes `lengths`, the Lᵢ, and `longest`, the
+    largest of them, T.
+    """
 
     twice = True
 
@@ -19,7 +24,12 @@ class PadSequence(Function):
         self.batch_first, self.padding_value, self.right = batch_first, padding_value, padding_side == "right"
 
     def forward(self, *arrays):
-        """B arrays (Lᵢ, *) → (B, T, *) or (T, B, *), T the largest Lᵢ."""
+        """B arrays (Lᵢ, *) of one dtype, which stays → a new one (B, T, *), or (T, B, *) unless `self.batch_first`.
+
+        Sequence i lies at `self.place(i)`, and everything else is `self.padding_value`. `self.lengths` and
+        `self.longest` are noted here for `place` and `backward`. `xp(arrays[0])` is the library of the arrays, NumPy or
+        CuPy.
+        """
         self.lengths = [len(a) for a in arrays]
         self.longest = max(self.lengths)
         first, sizes = arrays[0], (len(arrays), self.longest)
@@ -30,12 +40,20 @@ class PadSequence(Function):
         return out
 
     def place(self, i: int) -> tuple:
-        """Where sequence i is in the padded array."""
+        """Where sequence i lies in the padded array: an index, so that `padded[self.place(i)]` has its Lᵢ steps.
+
+        It follows from `self.lengths[i]`, `self.longest`, `self.batch_first` and `self.right`.
+        """
         length = self.lengths[i]
         steps = slice(0, length) if self.right else slice(self.longest - length, self.longest)
         return (i, steps) if self.batch_first else (steps, i)
 
     def backward(self, grad):
+        """One gradient for each sequence, a tuple, each of its own length: (Lᵢ, *); None where not `self.needs[i]`.
+
+        `grad`, of the padded shape, is an array, or a Tensor where a gradient is differentiated itself: use indexing
+        only, which both can do.
+        """
         return tuple(grad[self.place(i)] if needed else None for i, needed in enumerate(self.needs))
 
 

@@ -107,7 +107,12 @@ class BucketBatchSampler(Sampler[list[int]]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yields lists of indices, as the class says; `self._permuted(items)` shuffles a list, if that is wanted."""
+        """One pass: yields the batches, lists of indices, as the class says.
+
+        `self.lengths` is an array; `self.batch_size`, `self.pool` and `self.drop_last` are what was given.
+        `self._permuted(items)` is the list in a new random order, or as it is unless `self.shuffle`: the one source of
+        randomness, used for the indices of all examples first and for the finished batches at the end.
+        """
         lengths = self.lengths.tolist()
         order = self._permuted(list(range(len(lengths))))
         batches = []

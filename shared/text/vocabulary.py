@@ -35,8 +35,9 @@ def split_words(text: str) -> list[str]:
 def keep_frequent(counts: Mapping[str, int], min_freq: int = 1, max_size: int | None = None) -> list[str]:
     """The tokens that occur at least `min_freq` times, the most frequent first, at most `max_size` of them.
 
-    Tokens that occur equally often are in the order of their code points (as `sorted` has it), so that the result does
-    not depend on the order of the text. ValueError where min_freq < 1 or max_size < 0.
+    `counts` says how often each token occurs; `max_size=None` sets no limit. Tokens that occur equally often are in the
+    order of their code points (as `sorted` has it), so that the result does not depend on the order of the text.
+    ValueError where min_freq < 1 or max_size < 0.
 
     >>> keep_frequent({"b": 2, "c": 1, "a": 2, "d": 5}, min_freq=2, max_size=2)
     ['d', 'a']
@@ -101,10 +102,10 @@ class Vocabulary:
     # ---------------------------------------------------------------- text to ids and back
 
     def encode(self, text: str | Sequence[str]) -> list[int]:
-        """The ids of the tokens of `text`: of `self.split(text)`, or of a list of tokens as it is.
+        """The ids of the tokens of `text`, one for each: of `self.split(text)`, or of a list of tokens as it is.
 
-        A token that is not in `self.text_ids` becomes `self.unk_id`. Where that is None, ValueError names the token
-        and its place.
+        The id of a token is the one in `self.text_ids`; a token that is not there becomes `self.unk_id`. Where that is
+        None, ValueError names the first such token: `self._refuse(tokens, place)` raises it.
         """
         tokens = self.split(text) if isinstance(text, str) else text
         ids = [self.text_ids.get(token, self.unk_id) for token in tokens]
@@ -121,8 +122,9 @@ class Vocabulary:
     def decode(self, ids: Any, skip_specials: bool = False) -> str:
         """The text of `ids`, a sequence, array or Tensor (T,) of integers; without special tokens if `skip_specials`.
 
-        `self.join` makes a text of tokens. IndexError for an id that is not in 0 … len(self) − 1 (negative ones do
-        not count from the end), TypeError for what is not a row of integers.
+        `self._integers(ids)` makes a list of them (TypeError for what is not a row of integers), `self.itos` has the
+        token of each, the special ones first, and `self.join` makes a text of tokens. IndexError for an id that is not
+        in 0 … len(self) − 1: negative ones do not count from the end.
         """
         tokens = []
         for i in self._integers(ids):

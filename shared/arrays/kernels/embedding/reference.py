@@ -15,7 +15,7 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 def embedding(weight: Array, indices: Array) -> Array:
     """The rows of the table that `indices` name: (*indices.shape, width).
 
-    It is the product of `weight` with one-hot rows, without their zeros.
+    It is the product of one-hot rows with `weight`, without their zeros. A new array of weight's dtype.
 
     >>> import numpy as np
     >>> embedding(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 1, 0]))
@@ -29,9 +29,9 @@ def embedding(weight: Array, indices: Array) -> Array:
 def embedding_weight(grad: Array, indices: Array, num_embeddings: int, padding_idx: int | None = None) -> Array:
     """The gradient by the table, (num_embeddings, width): each row is the sum of the gradients where it was used.
 
-    ∂L/∂W = onehot(indices)ᵀ · grad, for `grad` (*indices.shape, width); rows that were not used, and the row
-    `padding_idx`, get 0. The one-hot matrix would be mostly zeros: sorted by index, the rows that belong together
-    stand beside each other and are summed at a stroke. Equal indices are added in their order.
+    ∂L/∂W = onehot(indices)ᵀ · grad, for `grad` (*indices.shape, width), which stays as it is; the result, of grad's
+    dtype, has 0 in rows that were not used (all of them where there are no indices) and in the row `padding_idx`. The
+    one-hot matrix itself would be mostly zeros. `module = xp(grad)` is the library of the array, NumPy or CuPy.
 
     >>> import numpy as np
     >>> embedding_weight(np.array([[1.0], [2.0], [4.0]]), np.array([2, 0, 2]), 3).ravel()
@@ -41,7 +41,8 @@ def embedding_weight(grad: Array, indices: Array, num_embeddings: int, padding_i
     out = module.zeros((num_embeddings, grad.shape[-1]), grad.dtype)
     if grad.size:
         flat = indices.reshape(-1)
-        order = module.argsort(flat, kind="stable")
+        # Sorted by index, the rows that belong together stand beside each other and are summed at a stroke.
+        order = module.argsort(flat, kind="stable")  # stable: equal indices are added in their order
         used, starts = module.unique(flat[order], return_index=True)
         out[used] = module.add.reduceat(grad.reshape(flat.size, -1)[order], starts, axis=0)
     if padding_idx is not None:
