@@ -12,7 +12,8 @@ Getting a dataset:
 
     "mnist-5k" "mnist" "fashion-mnist" "digits"   images: (image, label)
     "iris"                                        table: (float32 Tensor (4,), label)
-    "tinyshakespeare" "python-reference"          text: (x, y), int64 Tensors (block_size,), y one character ahead
+    "tinyshakespeare" "wikitext-2" "python-reference"
+                                                  text: (x, y), int64 Tensors (block_size,), y one character ahead
 
 Images have `.data` (uint8 Tensor (N, H, W)), `.targets` (int64 Tensor (N,)), `.classes`; give
 `transform=Compose([...])` to change what a sample is, `transform=None` for the raw uint8 array (H, W).
@@ -32,6 +33,7 @@ from shared.data.datasets import (
     ImageDataset,
     TableDataset,
     TinyShakespeare,
+    WikiText2,
     load,
 )
 from shared.data.loader import DataLoader
@@ -67,6 +69,7 @@ __all__ = [
     "TensorDataset",
     "TinyShakespeare",
     "WeightedRandomSampler",
+    "WikiText2",
     "WorkerInfo",
     "catalog",
     "channel_statistics",

@@ -271,6 +271,27 @@ class TinyShakespeare(CharDataset):
         super().__init__(part, block_size, chars, f"TinyShakespeare, {'train' if train else 'test'}")
 
 
+class WikiText2(CharDataset):
+    """One part of WikiText-2, "train", "valid" or "test", as windows of characters; all parts know the same ones.
+
+    The text has its words and punctuation marks set apart by spaces; "<unk>" stands for every word that "train"
+    has fewer than three times. `tokens()` gives the words, as models of words count them.
+    Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models", 2016, section 4.
+    """
+
+    def __init__(self, split: str = "train", block_size: int = 64, progress: bool = True):
+        if split not in ("train", "valid", "test"):
+            raise ValueError(f"WikiText2: expected split to be 'train', 'valid' or 'test', but got {split!r}")
+        paths = catalog.fetch("wikitext-2", progress)
+        texts = {part: paths[f"{part}.txt"].read_text(encoding="utf-8") for part in ("train", "valid", "test")}
+        chars = sorted(set().union(*texts.values()))
+        super().__init__(texts[split], block_size, chars, f"WikiText-2, {split}")
+
+    def tokens(self) -> list[str]:
+        """The words in order, with "<eos>" at the end of each line: 2,088,628 of them in "train"."""
+        return self.text.replace("\n", " <eos> ").split()
+
+
 def _split_text(text: str, train: bool) -> tuple[str, list[str]]:
     """The part wanted (first 90% or the rest) and the characters of the whole."""
     cut = int(0.9 * len(text))
@@ -327,6 +348,8 @@ def _pair(name: str, transform: Any, target_transform: Any, progress: bool, bloc
         return tuple(cls(None, train, transform, target_transform, True, progress) for train in (True, False))
     if name == "tinyshakespeare":
         return tuple(TinyShakespeare(train, block_size, progress) for train in (True, False))
+    if name == "wikitext-2":
+        return tuple(WikiText2(split, block_size, progress) for split in ("train", "test"))
     if kind == "text":
         text = _reference_text()
         parts = ((*_split_text(text, train), f"{title}, {'train' if train else 'test'}") for train in (True, False))

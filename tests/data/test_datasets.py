@@ -19,6 +19,7 @@ from shared.data import (
     DatasetUnavailable,
     FashionMNIST,
     TinyShakespeare,
+    WikiText2,
     catalog,
     load,
 )
@@ -279,6 +280,23 @@ def test_tinyshakespeare_is_whole():
     assert len(train.text) + len(test.text) == 1_115_394 and train.vocab_size == test.vocab_size == 65
     assert train.text.startswith("First Citizen:\nBefore we proceed") and len(train.text) == 1_003_854
     assert len(TinyShakespeare(train=False, block_size=100)) == len(test.text) - 100
+
+
+@real_data
+def test_wikitext_2_is_whole():
+    if catalog.status("wikitext-2") != "course-data":
+        pytest.skip("$COURSE_DATA has no wikitext-2")
+    train, test = load("wikitext-2", block_size=8)
+    valid = WikiText2("valid")
+    assert [len(part.tokens()) for part in (train, valid, test)] == [2_088_628, 217_646, 245_569]
+    assert len(set(train.tokens())) == 33_278 and set(valid.tokens()) | set(test.tokens()) <= set(train.tokens())
+    assert train.chars == valid.chars == test.chars and valid.text.startswith(" \n = Homarus gammarus = \n")
+    assert train.decode(train[1][1]) == train.text[2:10]
+
+
+def test_wikitext_2_names_its_splits():
+    with pytest.raises(ValueError, match="'train', 'valid' or 'test', but got 'validation'"):
+        WikiText2("validation")
 
 
 def test_mnist_5k_is_balanced_and_distinct():
