@@ -9,9 +9,21 @@ dataset = [(words.encode(line), label) for line, label in examples]
 order = shared.text.BucketBatchSampler([len(ids) for ids, _ in dataset], batch_size=32)
 collate = shared.text.PadCollate(words.pad_id)
 for ids, labels in shared.data.DataLoader(dataset, batch_sampler=order, collate_fn=collate): ...
+
+Word vectors: `SkipGram` learns them (skip_gram.py), `WordVectors` answers which are alike (similarity.py).
 """
 
 from shared.text.batching import BucketBatchSampler, PadCollate
+from shared.text.similarity import WordVectors, analogy, cosine_similarities, nearest, unit_rows
+from shared.text.skip_gram import (
+    NegativeSampler,
+    SkipGram,
+    keep_probability,
+    negative_sampling_loss,
+    noise_probabilities,
+    skip_gram_pairs,
+    subsample,
+)
 from shared.text.vocabulary import (
     BOS,
     EOS,
@@ -31,9 +43,21 @@ __all__ = [
     "UNK",
     "BucketBatchSampler",
     "CharVocabulary",
+    "NegativeSampler",
     "PadCollate",
+    "SkipGram",
     "Vocabulary",
+    "WordVectors",
     "WordVocabulary",
+    "analogy",
+    "cosine_similarities",
     "keep_frequent",
+    "keep_probability",
+    "nearest",
+    "negative_sampling_loss",
+    "noise_probabilities",
+    "skip_gram_pairs",
     "split_words",
+    "subsample",
+    "unit_rows",
 ]
