@@ -9,6 +9,7 @@ from shared.autograd import is_grad_enabled
 from shared.nn import functional as F
 from shared.nn import init
 from shared.nn.linear import Linear
+from shared.nn.masks import may_attend
 from shared.nn.module import Module
 from shared.nn.parameter import Parameter
 from shared.ops import attention as ops
@@ -41,8 +42,10 @@ class KVCache:
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Adds keys and values (B, H, new, E) of new tokens; returns those of all, (B, H, past + new, E).
 
-        Where gradients are asked for, old and new are concatenated, else the new ones are written into the room behind
-        the old. RuntimeError for another batch or other heads than before, or for more than `max_len` tokens.
+        What is returned is kept as `self.keys` and `self.values`. Where gradients are asked for, by old or new ones
+        while they are enabled, old and new are concatenated, and what room there was is given up; else `_written` puts
+        the new ones behind the old. RuntimeError, by `_check`, for another batch or other heads than before, or for
+        more than `max_len` tokens: then nothing has changed.
         """
         past = (self.keys, self.values)
         self._check(keys, values)
@@ -55,7 +58,11 @@ class KVCache:
         return self.keys, self.values
 
     def _written(self, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        """The beginning of each room, as long as what is in it now."""
+        """Keys and values of all tokens, Tensors on the beginnings of `self._rooms`: those of the keys and the values.
+
+        Only the new ones are written, behind the len(self) old ones. Where there are no rooms yet, or they are too
+        small, `_room` makes new ones, which begin with the old tokens.
+        """
         past, total = len(self), len(self) + keys.shape[2]
         if not self._rooms or self._rooms[0].shape[2] < total:
             self._rooms = [self._room(old, new, total) for old, new in ((self.keys, keys), (self.values, values))]
@@ -64,7 +71,10 @@ class KVCache:
         return tuple([Tensor(room[:, :, :total]) for room in self._rooms])
 
     def _room(self, old: Tensor | None, new: Tensor, total: int) -> Any:
-        """An array for at least `total` tokens, with the old ones in front."""
+        """A new array (B, H, room, E) like `new`, with the old tokens in front and the rest left as it comes.
+
+        The room is `max_len` where that is given, else `total` tokens or twice those of the cache, whichever is more.
+        """
         batch, heads, _, width = new.shape
         room = xp(new.array).empty((batch, heads, self.max_len or max(total, 2 * len(self)), width), new.array.dtype)
         if old is not None:
@@ -95,19 +105,28 @@ class _Attention(Module):
     dropout: float
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, L, H · E) → (B, H, L, E): the numbers of a token, cut into H consecutive pieces. Copies nothing."""
+        """(B, L, H · E) → (B, H, L, E): the numbers of a token, cut into H consecutive pieces, H = self.num_heads.
+
+        The first E numbers of each token go to head 0. Copies nothing: the result is a view.
+        """
         batch, length, width = x.shape
         return x.reshape(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
 
     def combine_heads(self, x: Tensor) -> Tensor:
-        """(B, H, L, E) → (B, L, H · E): the way back."""
+        """(B, H, L, E) → (B, L, H · E): the way back, each token's pieces side by side, head 0 first."""
         batch, heads, length, width = x.shape
         return x.transpose(1, 2).reshape(batch, length, heads * width)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, diagonal: int | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Of q (B, H, L, E), k and v (B, H, S, E): the result (B, L, H · E), and perhaps the weights (B, H, L, S)."""
+        """Of q (B, H, L, E), k and v (B, H, S, E): the result (B, L, H · E), and the weights (B, H, L, S) or None.
+
+        Every head attends by itself, with the scale of its own width E, and the heads' results are combined. `mask`
+        broadcasts to (B, H, L, S); with a `diagonal` query r sees, besides, no key after r + diagonal. In training
+        weights are dropped with probability `self.dropout`, in evaluation never. Without `need_weights` it is one
+        operation (`ops.attention`), which never holds all weights; `ops.attention_with_weights` returns them.
+        """
         p = self.dropout if self.training else 0.0
         if need_weights:
             out, weights = ops.attention_with_weights(q, k, v, mask, diagonal, ops.default_scale(q), p)
@@ -185,6 +204,13 @@ class MultiHeadAttention(_Attention):
         need_weights: bool = False,
         cache: Any = None,
     ) -> Any:
+        """As the class says. RuntimeError unless the query is (B, L, d_model).
+
+        `project`, `attend` and `out_proj`, one after the other. A mask (B, L, S) is meant for all heads. With a cache,
+        which takes new keys and values after projection, the last new key belongs to the last query: query r of L
+        sees the keys up to r + (all keys − L), if `is_causal`; without one those up to r. Where keys and values are
+        the query's own and nothing is cached, `attend_packed` of in_proj's result is the faster way to the same.
+        """
         if query.ndim != 3 or query.shape[2] != self.d_model:
             raise RuntimeError(
                 f"MultiHeadAttention: expected a query (B, L, {self.d_model}), but got {tuple(query.shape)}"
@@ -204,7 +230,12 @@ class MultiHeadAttention(_Attention):
         return (out, weights) if need_weights else out
 
     def project(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Queries (B, H, L, E), and keys and values (B, H, S, E), heads split."""
+        """Queries (B, H, L, E) of query (B, L, d_model), keys and values (B, H, S, E) of key and value, heads split.
+
+        The rows of in_proj's weight and bias make the queries with their first third, keys with the second and values
+        with the last; bias may be None. Without `key` all three are made of the query; a value is made of the key where
+        only that is given.
+        """
         if key is None:
             made = self.in_proj(query).chunk(3, 2)
         else:
@@ -378,13 +409,7 @@ class MultiheadAttention(_Attention):
                     f"key_padding_mask of shape {found} does not have one element for each of {n} × {keys} keys"
                 )
             masks.append(key_padding_mask.reshape(n, 1, 1, keys))
-        if not masks:
-            return None
-        if all(mask.array.dtype == bool for mask in masks):
-            masks = [~mask for mask in masks]
-            return masks[0] if len(masks) == 1 else masks[0] & masks[1]
-        masks = [_added(mask) for mask in masks]
-        return masks[0] if len(masks) == 1 else masks[0] + masks[1]
+        return may_attend(*masks)
 
     def _with_more_keys(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values, and the mask that lets them through, with those of bias_k, bias_v and zeros at the end."""
@@ -398,8 +423,3 @@ class MultiheadAttention(_Attention):
         if mask is not None and more:
             mask = F.pad(mask, (0, len(more)), value=mask.array.dtype == bool)
         return k, v, mask
-
-
-def _added(mask: Tensor) -> Tensor:
-    """What a mask of PyTorch's convention adds to the scores: −inf where a boolean one is True."""
-    return mask if mask.array.dtype != bool else zeros(*mask.shape, device=mask.device).masked_fill(mask, -float("inf"))

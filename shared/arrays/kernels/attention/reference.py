@@ -102,6 +102,8 @@ def attention_gradient(
 def look_ahead(queries: int, keys: int, diagonal: int, like: Array) -> Array:
     """Booleans (queries, keys), on the device of the array `like`: True for each key up to query + diagonal.
 
+    Queries and keys are counted from 0; the diagonal may be negative, and then the first queries see nothing.
+
     >>> import numpy as np
     >>> look_ahead(2, 3, 0, np.zeros(1))
     array([[ True, False, False],
@@ -112,7 +114,11 @@ def look_ahead(queries: int, keys: int, diagonal: int, like: Array) -> Array:
 
 
 def all_masks(q: Array, k: Array, mask: Array | None, diagonal: int | None) -> Array | None:
-    """The mask and the diagonal as one mask."""
+    """The mask, and what the diagonal lets q (…, L, E) see of k (…, S, E), as one mask; None where there is neither.
+
+    Without a diagonal that is the mask as it is, without a mask `look_ahead`. A boolean mask stays boolean, True where
+    both are; one of numbers, which are added to the scores, stays so, in its dtype, with −inf after the diagonal.
+    """
     if diagonal is None:
         return mask
     ahead = look_ahead(q.shape[-2], k.shape[-2], diagonal, q)
