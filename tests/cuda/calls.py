@@ -329,6 +329,65 @@ def _dropout() -> Iterator[Call]:
     yield Call("dropout", "dropout", "p = 1", lambda d: [d(5), 1.0, (5,), 3], ("drop",), {}, ALL)
 
 
+# ---------------------------------------------------------------- attention
+
+ATTENTION = {  # q, k and v, diagonal, mask, probability of dropout
+    "one": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1), None, "", 0.0),
+    "causal": ((2, 2, 70, 5), (2, 2, 70, 5), (2, 2, 70, 5), 0, "", 0.0),
+    "more keys": ((1, 2, 3, 20), (1, 2, 130, 20), (1, 2, 130, 9), 127, "", 0.0),
+    "early queries see nothing": ((1, 1, 9, 4), (1, 1, 9, 4), (1, 1, 9, 4), -3, "", 0.0),
+    "booleans": ((2, 3, 7, 33), (2, 3, 90, 33), (2, 3, 90, 65), None, "booleans", 0.0),
+    "booleans and causal": ((1, 2, 66, 4), (1, 2, 66, 4), (1, 2, 66, 4), 0, "booleans", 0.0),
+    "added": ((2, 2, 5, 17), (2, 2, 40, 17), (2, 2, 40, 17), None, "added", 0.0),
+    "dropout": ((2, 2, 67, 8), (2, 2, 35, 8), (2, 2, 35, 8), None, "", 0.3),
+    "all dropped": ((1, 1, 3, 2), (1, 1, 3, 2), (1, 1, 3, 2), None, "", 1.0),
+    "shared keys": ((2, 4, 66, 8), (2, 2, 70, 8), (2, 2, 70, 8), 2, "booleans", 0.2),
+    "wide": ((1, 2, 3, 130), (1, 2, 5, 130), (1, 2, 5, 70), None, "", 0.0),
+}
+
+
+def _attention() -> Iterator[Call]:
+    for name, (queries, keys, values, diagonal, kind, p) in ATTENTION.items():
+        scale, widest = 0.3, max(queries[3], values[3])
+        width = 64 if widest <= 64 else 128 if widest <= 128 else 256
+
+        def mask(
+            draw: Draw, kind: str = kind, q: tuple[int, ...] = queries, k: tuple[int, ...] = keys
+        ) -> np.ndarray | None:
+            drawn = draw(q[0], 1, q[2], k[2])
+            if kind == "booleans":
+                drawn[0, 0, 1] = -9.0  # a query that sees nothing
+                return np.asarray(drawn > 0.3)
+            masked = drawn.astype(np.float64 if drawn.dtype == np.float64 else np.float32)
+            return np.where(masked > 1, -np.inf, masked).astype(masked.dtype) if kind else None
+
+        def forward(draw: Draw, q: Any = queries, k: Any = keys, v: Any = values, made: Any = mask) -> list[Any]:
+            return [draw(*q), draw(*k), draw(*v), made(draw)]
+
+        rest = [diagonal, scale, p, 2**40 + 5]
+
+        def given(draw: Draw, forward: Any = forward, rest: list[Any] = rest) -> list[Any]:
+            return [*forward(draw), *rest]
+
+        def back(draw: Draw, forward: Any = forward, rest: list[Any] = rest) -> list[Any]:
+            from shared.arrays.kernels.attention import reference
+
+            q, k, v, mask = forward(draw)
+            wide = [x.astype(np.float32) if x.dtype.itemsize == 2 else x for x in (q, k, v)]
+            out, logs = reference.attention_forward(*wide, mask, *rest)
+            return [q, k, v, out.astype(q.dtype), logs, draw(*out.shape), mask, *rest]
+
+        yield Call("attention", "attention_forward", name, given, (f"forward_{width}",), {}, ALL, 3.0)
+        launches = ("means", f"queries_{width}", f"keys_{width}")
+        yield Call("attention", "attention_backward", name, back, launches, {}, ALL, 10.0)
+    shapes = (1, 1, 2, 257)
+    made = lambda d: [d(*shapes), d(*shapes), d(*shapes), None, 0, 0.1, 0.0, 0]  # noqa: E731
+    yield Call("attention", "attention_forward", "too wide", made, (), {}, WIDE)
+    made = lambda d: [d(1, 1, 70, 3, special=True), d(1, 1, 70, 3), d(1, 1, 70, 3), None, 0, 1.0, 0.0, 0]  # noqa: E731
+    yield Call("attention", "attention_forward", "special", made, ("forward_64",), {}, WIDE)
+
+
 CALLS = [
+    *_attention(),
     *(*_optim(), *_pool(), *_conv(), *_softmax(), *_norm(), *_activation(), *_embedding(), *_dropout()),
 ]

@@ -71,7 +71,7 @@ class Module:
     def _waits(code: str, name: str) -> bool:
         """True where a kernel may wait for other threads of its block: as it works by rows, or says so itself."""
         body = code.split(f"void {name}(", 1)[1].split('extern "C"', 1)[0]
-        return any(word in body for word in ("Rows at(", "row_tree", "__syncthreads"))
+        return any(word in body for word in ("Rows at(", "row_tree", "__syncthreads", "block_"))
 
     def get_function(self, name: str) -> Function:
         return Function(self, name)
@@ -105,8 +105,10 @@ class Function:
         if isinstance(value, np.ndarray):
             assert kind.endswith("*"), f"{self.name}: an array for {kind}"
             expected = {"const int*": "int32", "int*": "int32", "const long long*": "int64", "const bool*": "bool"}
+            expected["const Flag*"] = "bool"
             assert value.dtype.name == expected.get(kind, value.dtype.name), f"{self.name}: {value.dtype} for {kind}"
-            assert value.flags.c_contiguous, f"{self.name}: an array with gaps"
+            with_strides = kind.removeprefix("const ") in ("View*", "Flag*", "Number*")  # the kernel is told of gaps
+            assert value.flags.c_contiguous or with_strides, f"{self.name}: an array with gaps"
             return np.array([value.ctypes.data], np.uint64)
         if type(value) is float:
             assert kind == "double", f"{self.name}: a float for {kind}"

@@ -66,7 +66,7 @@ def test_tf32_is_off_unless_asked_for(monkeypatch):
 
 def test_equal_runs_have_equal_results():
     """No kernel adds in a changing order."""
-    calls = [c for c in CALLS if c.family in ("conv", "embedding", "norm", "pool", "softmax")]
+    calls = [c for c in CALLS if c.family in ("attention", "conv", "embedding", "norm", "pool", "softmax")]
     for call in calls:
         given = call.arguments("float32")
         package = importlib.import_module(f"shared.arrays.kernels.{call.family}")

@@ -260,12 +260,6 @@ def test_wrong_inputs_of_the_module_are_named(shapes, options, error):
         nn.MultiheadAttention(4, 2)(*[shared.zeros(*s) for s in shapes], **options)
 
 
-def test_widths_that_heads_do_not_divide_are_refused():
-    for module in (nn.MultiheadAttention, nn.MultiHeadAttention):
-        with pytest.raises(ValueError, match="multiple of num_heads"):
-            module(10, 3)
-
-
 # ---------------------------------------------------------------- the course's own
 
 

@@ -12,7 +12,8 @@ __all__ = ["dropout", "dropout_input"]
 
 Array = Any  # cupy.ndarray
 
-kernels = Kernels(
+# The number of an element: `reference.uniform`.
+UNIFORM = (
     f"""
 #define FIRST {FIRST}u
 #define SECOND {SECOND}u
@@ -28,7 +29,12 @@ __device__ inline float uniform(unsigned place, long long seed) {
     h = h ^ h >> 15;
     return (h >> 8) * 5.9604644775390625e-8f;  // 2⁻²⁴
 }
+"""
+)
 
+kernels = Kernels(
+    UNIFORM
+    + r"""
 extern "C" __global__ void drop(const T* x, bool* mask, T* out, double p, double scale, long long seed,
                                 long long size) {
     const A factor = T(scale);
@@ -47,11 +53,12 @@ extern "C" __global__ void drop_gradient(const T* grad, const bool* mask, T* out
 )
 
 
-def _scale(p: float) -> float:
+def drop_scale(p: float) -> float:
+    """What an element that is kept is multiplied by."""
     return 1 / (1 - p) if p < 1 else 0.0
 
 
-def _signed(seed: int) -> int:
+def signed(seed: int) -> int:
     """The 64 bits of a seed as a number that fits into long long."""
     return (seed & (1 << 64) - 1 ^ 1 << 63) - (1 << 63)
 
@@ -60,7 +67,7 @@ def dropout(x: Array, p: float, mask_shape: tuple[int, ...], seed: int) -> tuple
     """`reference.dropout` for a mask of the shape of x."""
     mask, out = xp(x).empty(mask_shape, bool), xp(x).empty(x.shape, x.dtype)
     if x.size:
-        kernels.over(x.size, "drop", x, x, mask, out, float(p), _scale(p), _signed(seed))
+        kernels.over(x.size, "drop", x, x, mask, out, float(p), drop_scale(p), signed(seed))
     return out, mask
 
 
@@ -68,5 +75,5 @@ def dropout_input(grad: Array, p: float, mask: Array) -> Array:
     """`reference.dropout_input` for a mask of the shape of grad."""
     out = xp(grad).empty(grad.shape, grad.dtype)
     if grad.size:
-        kernels.over(grad.size, "drop_gradient", grad, grad, mask, out, _scale(p))
+        kernels.over(grad.size, "drop_gradient", grad, grad, mask, out, drop_scale(p))
     return out
