@@ -343,6 +343,8 @@ def _reference_text() -> str:
 
 def _pair(name: str, transform: Any, target_transform: Any, progress: bool, block_size: int) -> tuple[Any, Any]:
     kind, title = catalog.entry(name).kind, catalog.entry(name).title
+    if kind == "questions":
+        raise ValueError(f"{name!r} has stories and questions, one set for each task: shared.text.{name}.load(task)")
     if name in ("mnist", "fashion-mnist"):
         cls = MNIST if name == "mnist" else FashionMNIST
         return tuple(cls(None, train, transform, target_transform, True, progress) for train in (True, False))

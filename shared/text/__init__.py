@@ -10,9 +10,12 @@ order = shared.text.BucketBatchSampler([len(ids) for ids, _ in dataset], batch_s
 collate = shared.text.PadCollate(words.pad_id)
 for ids, labels in shared.data.DataLoader(dataset, batch_sampler=order, collate_fn=collate): ...
 
+stories = shared.text.babi.load(1)           # bAbI's questions about short stories: generated, or the real ones
+
 Word vectors: `SkipGram` learns them (skip_gram.py), `WordVectors` answers which are alike (similarity.py).
 """
 
+from shared.text import babi
 from shared.text.batching import BucketBatchSampler, PadCollate
 from shared.text.similarity import WordVectors, analogy, cosine_similarities, nearest, unit_rows
 from shared.text.skip_gram import (
@@ -49,6 +52,7 @@ __all__ = [
     "Vocabulary",
     "WordVectors",
     "WordVocabulary",
+    "babi",
     "analogy",
     "cosine_similarities",
     "keep_frequent",

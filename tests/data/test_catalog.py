@@ -1,10 +1,12 @@
 """The catalog and its downloads, from a local server of good, broken and slow files and a local package."""
 
 import hashlib
+import io
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -81,9 +83,9 @@ def things(tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_DATA", raising=False)
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
 
-    def use(*mirrors, data=GOOD):
+    def use(*mirrors, data=GOOD, file="things.bin"):
         path = tmp_path / "catalog.toml"
-        path.write_text(entry_toml(mirrors, data))
+        path.write_text(entry_toml(mirrors, data, file))
         catalog._read.cache_clear()
         monkeypatch.setattr(catalog, "catalog_path", lambda: path)
 
@@ -103,7 +105,12 @@ def test_every_entry_of_the_catalog_is_complete():
     names = {entry.name for entry in catalog.entries()}
     assert names >= {"mnist", "fashion-mnist", "mnist-5k", "digits", "iris", "tinyshakespeare"}
     for entry in catalog.entries():
-        assert entry.kind in ("images", "table", "text") and entry.license and entry.citation and entry.description
+        assert (
+            entry.kind in ("images", "table", "text", "questions")
+            and entry.license
+            and entry.citation
+            and entry.description
+        )
         assert bool(entry.files) != bool(entry.embedded), entry.name
         for file in entry.files:
             assert re.fullmatch("[0-9a-f]{64}", file.sha256) and file.bytes > 0 and len(file.mirrors) >= 2
@@ -321,6 +328,72 @@ def test_verify_reports_a_missing_file_without_fetching(things, server):
     things(server.address + "/good/things.bin")
     assert catalog.verify("things") == {"things.bin": "missing"} and server.requests == []
     assert catalog.verify("things") == {"things.bin": "missing"}
+
+
+# ------------------------------------------------------------------------------------------------- by archive
+
+
+def tar(members, mode="w:gz"):
+    """The bytes of a tar archive that holds `members`, {path: bytes}."""
+    with io.BytesIO() as stream:
+        with tarfile.open(fileobj=stream, mode=mode) as archive:
+            for path, data in members.items():
+                info = tarfile.TarInfo(path)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return stream.getvalue()
+
+
+@pytest.fixture
+def archives(monkeypatch):
+    """Downloads come from a dictionary {address: bytes}; what was asked for is in `.asked`."""
+
+    class Served(dict):
+        asked: list[str]
+
+    served = Served()
+    served.asked = []
+
+    def send(address, workplace, progress):
+        served.asked.append(address)
+        (workplace / "download").write_bytes(served[address])
+        return workplace / "download"
+
+    monkeypatch.setattr(download, "_from_address", send)
+    download._archives.cache_clear()
+    yield served
+    download._archives.cache_clear()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_a_member_of_an_archive_is_a_mirror_and_the_archive_is_fetched_once(things, archives, tmp_path, mode):
+    archives["https://here/all.tar.gz"] = tar({"data/en/things.bin": GOOD, "data/other.txt": b"no"}, mode)
+    things("https://here/all.tar.gz!data/en/things.bin")
+    assert catalog.fetch("things")["things.bin"].read_bytes() == GOOD
+    catalog.fetch("things", force=True)
+    assert archives.asked == ["https://here/all.tar.gz"] and in_cache(tmp_path) == ["things.bin"]
+
+
+def test_an_archive_is_checked_like_any_mirror(things, archives, tmp_path):
+    archives["https://a/x.tar.gz"] = tar({"things.bin": GOOD})[:-40]
+    archives["https://b/x.tar.gz"] = tar({"other.bin": GOOD})
+    archives["https://c/x.tar.gz"] = tar({"things.bin": GOOD[::-1]})
+    things(*[f"https://{host}/x.tar.gz!things.bin" for host in "abc"])
+    with pytest.raises(DatasetUnavailable) as caught:
+        catalog.fetch("things", progress=False)
+    reasons = dict.fromkeys(reason for _, reason in caught.value.attempts)
+    assert list(reasons) == [
+        "a sent a damaged archive",
+        "the archive of b does not hold things.bin",
+        "c sent a damaged file: its SHA-256 is not the catalog's",
+    ]
+    assert archives.asked.count("https://a/x.tar.gz") == 2 and in_cache(tmp_path) == []
+
+
+def test_a_file_may_lie_in_a_folder(things, archives, tmp_path):
+    archives["https://here/all.tar.gz"] = tar({"en/things.bin": GOOD})
+    things("https://here/all.tar.gz!en/things.bin", file="en/things.bin")
+    assert catalog.fetch("things")["en/things.bin"] == tmp_path / "cache" / "things" / "en" / "things.bin"
 
 
 # ------------------------------------------------------------------------------------------------- by package
