@@ -89,26 +89,36 @@ def compare(name: str, pairs: int, threads: int, seconds: float, device: str = "
         if found:
             as_found.append(once(name, "shared", threads, seconds, found))
     clock = "cpu_ms" if threads == 1 and device == "cpu" else "wall_ms"
+    found_ms = {"as_found_ms": round(statistics.median(r[clock] for r in as_found), 4)} if as_found else {}
+    return row(title, target, clock, ours, theirs) | {"threads": threads} | found_ms
+
+
+def row(
+    title: str, target: float | None, clock: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Medians over pairs of results, and the spread of their ratios."""
     ratios = sorted(a[clock] / b[clock] for a, b in zip(ours, theirs, strict=True))
     spread = [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]]
 
     def median(results: list[dict[str, Any]], key: str) -> float:
-        return round(statistics.median(r[key] for r in results), 4)
+        return round(statistics.median(r[key] for r in results if key in r), 4)
 
     return {
         "workload": title,
-        "threads": threads,
         "clock": clock,
         "ours_ms": median(ours, clock),
         "torch_ms": median(theirs, clock),
         "ratio": round(statistics.median(ratios), 3),
         "target": target,
         "spread": [round(s, 3) for s in spread],
-        "ours_peak_mb": median(ours, "peak_mb"),
-        "torch_peak_mb": median(theirs, "peak_mb"),
-        "pairs": pairs,
+        **{
+            f"{name}_peak_mb": median(r, "peak_mb")
+            for name, r in (("ours", ours), ("torch", theirs))
+            if "peak_mb" in r[0]
+        },
+        "pairs": len(ours),
         "versions": {"shared": ours[0]["version"], "torch": theirs[0]["version"]},
-    } | ({"as_found_ms": median(as_found, clock)} if as_found else {})
+    }
 
 
 def processor() -> str:
@@ -195,15 +205,20 @@ def main() -> None:
     if args.workloads:
         print("(some of the workloads: nothing written)")
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
     planned = [{"workload": title, "target": target, "sprint": sprint} for title, target, sprint in PLANNED]
     report = {**environment(args.threads), **gpu, "rows": rows, "planned": planned}
-    report["versions"] |= rows[0]["versions"]
+    write(output, report)
+    print(f"written to {output.name}")
+
+
+def write(output: Path, report: dict[str, Any]) -> None:
+    """The measurements as JSON, replaced at once; versions of both libraries are those of the first row."""
+    report["versions"] |= report["rows"][0]["versions"]
+    output.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     temporary = output.with_suffix(".tmp")
     temporary.write_text(text)
     os.replace(temporary, output)
-    print(f"written to {output.name}")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,9 @@ def anchor(sprint: Sprint) -> str:
     return re.sub(r"[^\w\- ]", "", f"{sprint.label} {sprint.title}".lower()).replace(" ", "-")
 
 
+MEMORY = "Peak memory, ours / PyTorch"
+
+
 def speed_table(root: Path) -> str:
     """Every committed measurement of benchmarks/results/*.json, a table per file."""
     parts = []
@@ -152,7 +155,7 @@ def speed_table(root: Path) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         parts.append(f"{report['machine']}; {threads(report['threads'])}; {versions}; {report['date']}.")
         rows = [
-            "| Workload | Ours | PyTorch | Ratio | Target | Quartiles | Peak memory, ours / PyTorch |",
+            f"| Workload | Ours | PyTorch | Ratio | Target | Quartiles | {report.get('memory', MEMORY)} |",
             "|---|---:|---:|---:|---:|---:|---:|",
         ]
         for row in report["rows"]:
