@@ -93,7 +93,7 @@ def draw_sharpness(results: Results) -> plt.Figure:
     for column, name, style, colour in (
         (1, "dog", "-", "blue"),
         (4, "man", "--", "orange"),
-        (0, "each other", ":", "black"),
+        (0, "each of the others", ":", "black"),
     ):
         axis.plot(factors, weights[:, column], style, color=COLORS[colour], label=name)
     axis.axvline(1, color="0.5", linewidth=1)

@@ -30,6 +30,11 @@ F = nn.functional
 # ---------------------------------------------------------------- the gradient
 
 
+def fixed(values: np.ndarray) -> list[list[str]]:
+    """Each number with three places, and a real minus."""
+    return [[f"{value:.3f}".replace("-", "−") for value in row] for row in values]
+
+
 def draw_jacobian() -> plt.Figure:
     """The Jacobian of the weights of "bit", times the gradient that arrives, is the gradient of its scores."""
     q, k, v = (t.double() for t in projected(sentence()))
@@ -37,22 +42,22 @@ def draw_jacobian() -> plt.Figure:
     jacobian = np.diag(weights) - np.outer(weights, weights)
     arriving = v.numpy()[:, 2]  # the gradient of "which", the third number of the result, by the weights
     names = words(DOG_BIT_MAN)
-    figure, axis = plt.subplots(figsize=(9.2, 3.5))
-    canvas(axis, 25, 8.2)
+    figure, axis = plt.subplots(figsize=(9.2, 3.1))
+    canvas(axis, 25, 8)
     top = 2.0
     axis.text(6.7, 0.5, "Jacobian of the weights, diag(a) − a aᵀ", ha="center", fontsize=10)
-    write(axis, jacobian, (1.7, top), shade=np.abs(jacobian) / jacobian.max(), width=2)
+    write(axis, fixed(jacobian), (1.7, top), shade=np.abs(jacobian) / jacobian.max(), width=2)
     label_rows(axis, names, (1.7, top))
     label_columns(axis, names, (1.7, top), width=2, size=9)
     axis.text(12.3, top + 2.5, "·", ha="center", va="center", fontsize=20)
-    axis.text(14.0, 0.5, "dA", ha="center", fontsize=10)
+    axis.text(14.0, 0.5, "da", ha="center", fontsize=10)
     write(axis, arriving[:, None], (13.0, top), width=2)
     axis.text(15.7, top + 2.5, "=", ha="center", va="center", fontsize=17)
-    axis.text(17.4, 0.5, "dS", ha="center", fontsize=10)
+    axis.text(17.4, 0.5, "dz", ha="center", fontsize=10)
     answer = jacobian @ arriving
-    write(axis, answer[:, None], (16.4, top), width=2, shade=np.abs(answer[:, None]) / jacobian.max())
+    write(axis, fixed(answer[:, None]), (16.4, top), width=2, shade=np.abs(answer[:, None]) / jacobian.max())
     axis.text(19.1, top + 2.5, "=", ha="center", va="center", fontsize=17)
-    axis.text(22.0, 0.5, f"a · (dA − {weights @ arriving:.3f})", ha="center", fontsize=10)
+    axis.text(22.0, 0.5, f"a · (da − {weights @ arriving:.3f})", ha="center", fontsize=10)
     rows = [
         [f"{a:.3f} · ({d - weights @ arriving:.3f})".replace("-", "−")] for a, d in zip(weights, arriving, strict=True)
     ]
@@ -157,10 +162,14 @@ def draw_bugs(found: dict[float, dict[str, list[float]]]) -> plt.Figure:
     for axis, (offset, curves) in zip(axes, found.items(), strict=True):
         for bug, losses in curves.items():
             name, style, colour = BUGS[bug]
-            axis.plot(smooth(losses), style, color=COLORS[colour], label=name)
-        axis.set(title=f"Values around {offset:g}", xlabel="step", yscale="log", ylim=(1e-3, 20))
+            curve = smooth(losses)
+            axis.plot(curve, style, color=COLORS[colour], label=name)
+            if not np.isfinite(curve[-1]):
+                last = int(np.flatnonzero(np.isfinite(curve))[-1])
+                axis.plot(last, curve[last], "x", color=COLORS[colour], markersize=9, markeredgewidth=2.5)
+        axis.set(title=f"Values around {offset:g}", xlabel="step", yscale="log", ylim=(1e-4, 20))
     axes[0].set(ylabel="squared error (running mean of 10)")
-    axes[0].legend(fontsize=9, loc="upper right")
+    axes[0].legend(fontsize=8, loc="upper right", ncols=2)
     return figure
 
 
@@ -314,7 +323,7 @@ def draw_leaks(steps: int, results: Results) -> plt.Figure:
     axis.axhline(floor, color="0.5", linewidth=1)
     axis.text(steps * 0.62, floor + 0.05, f"ln {TOKENS}: nothing to learn", fontsize=9, color="0.35")
     axis.set(title="Predicting random tokens", xlabel="step", ylabel="loss (nats)", ylim=(0, 2.6))
-    axis.legend(loc="center right", fontsize=9)
+    axis.legend(loc=(0.6, 0.13), fontsize=9)
     return figure
 
 
@@ -332,8 +341,8 @@ def main() -> None:
         draw_jacobian(),
         "jacobian",
         alt="The five by five Jacobian of the weights of the word bit, with 0.172 for dog by dog and −0.082 for dog by "
-        "man, times the column 0, 1, 0, 0, −1 gives −0.026, 0.255, −0.026, −0.026, −0.176, each the weight times the "
-        "difference between its dA and 0.673.",
+        "man, times the column 0, 1, 0, 0, −1 gives −0.026, 0.254, −0.026, −0.026, −0.176, each the weight times the "
+        "difference between its da and 0.673.",
     )
     finite_differences(results)
     results.figure(
