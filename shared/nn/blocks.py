@@ -23,8 +23,9 @@ class _Block(Module):
     def add_and_norm(self, x: Tensor, part: Callable[[Tensor], Tensor], norm: Module) -> Tensor:
         """x plus what `part` makes of it, after `dropout`, with `norm` where `norm_first` puts it.
 
-        Post-norm, as in the paper: norm(x + dropout(part(x))). Pre-norm: x + dropout(part(norm(x))), where nothing
-        stands between x and the output. `part` and `norm` keep the shape of x, (B, T, d_model).
+        Post-norm (`norm_first` is False), as in the paper: the sum of x and what the part made of it is normalised.
+        Pre-norm: what goes into the part is normalised, and nothing stands between x and the output. Dropout is for
+        what the part made, never for x. `part` and `norm` keep the shape of x, (B, T, d_model).
         Source: Xiong et al., "On layer normalization in the transformer architecture", 2020, figure 1.
         """
         if self.norm_first:

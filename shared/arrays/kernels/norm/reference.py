@@ -145,7 +145,10 @@ def normalize_channels_input(
 
 
 def row_moments(x: Array) -> tuple[Array, Array]:
-    """The mean and the biased variance of every row: (R, D) → (R, 1), (R, 1).
+    """The mean and the biased variance of every row: (R, D) → (R, 1), (R, 1), in the dtype of x.
+
+    x may be a Tensor: operators and methods that both have, no functions of NumPy. Mind that a Tensor's own `var` is
+    the unbiased one, where an array's is the biased.
 
     >>> import numpy as np
     >>> row_moments(np.array([[-1.0, 5.0, 1.0, 3.0]]))
@@ -157,19 +160,28 @@ def row_moments(x: Array) -> tuple[Array, Array]:
 
 
 def normalize_rows_input(to_normalized: Array, normalized: Array, inv_std: Array) -> Array:
-    """The gradient by x of x̂ = (x − μ) · inv_std, rows with their own μ and inv_std, from g, the one by x̂.
+    """The gradient by x of x̂ = (x − μ) · inv_std, where each row has its own μ and inv_std, from the gradient by x̂.
 
-        dx = inv_std · (g − mean(g) − x̂ · mean(g · x̂))
+    Each element of x moves its own x̂, and through the mean and the standard deviation those of its whole row. The
+    gradient by x, of its shape, is all three ways together.
 
-    `to_normalized` and `normalized` (R, D), `inv_std` (R, 1) → (R, D).
+    - `to_normalized` (R, D), the gradient by x̂
+    - `normalized` (R, D), x̂ itself
+    - `inv_std` (R, 1), 1 / √(variance + eps)
+
+    All of them may be Tensors, where this gradient is to be differentiated again.
     """
+    # With g the gradient by x̂: dx = inv_std · (g − mean(g) − x̂ · mean(g · x̂)), means along the row.
     along_mean = to_normalized.mean(axis=1, keepdims=True)
     along_std = (to_normalized * normalized).mean(axis=1, keepdims=True)
     return inv_std * (to_normalized - along_mean - normalized * along_std)
 
 
 def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Every row of x (R, D), normalised by its own moments; weight and bias (D,) → (out, mean, inv_std (R, 1)).
+    """Every row of x (R, D), normalised by its own moments, scaled and shifted → (out, mean, inv_std).
+
+    out = weight · (x − mean) / √(variance + eps) + bias, (R, D); mean (R, 1); inv_std = 1 / √(variance + eps), (R, 1).
+    weight and bias are (D,), the same for every row, or None, which stands for 1 and 0.
 
     >>> import numpy as np
     >>> out, mean, inv_std = layer_norm(np.array([[-1.0, 5.0, 1.0, 3.0]]), None, None, 0.0)
@@ -184,7 +196,14 @@ def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -
 def layer_norm_input(
     grad: Array, x: Array, mean: Array, inv_std: Array, weight: Array | None
 ) -> tuple[Array, Array, Array]:
-    """The gradients of `layer_norm` by x, weight and bias, from that of its result (R, D): (R, D), (D,) and (D,)."""
+    """The gradients of `layer_norm` by x, weight and bias, from that of its result: (R, D), (D,) and (D,).
+
+    - `grad` (R, D)
+    - `x` (R, D) as it was given to `layer_norm`, `mean` and `inv_std` (R, 1) as it returned them
+    - `weight` (D,) or None for 1; the gradients by weight and bias are returned in any case
+
+    All of them may be Tensors, where this gradient is to be differentiated again.
+    """
     normalized = (x - mean) * inv_std
     to_normalized = grad if weight is None else grad * weight
     to_x = normalize_rows_input(to_normalized, normalized, inv_std)
@@ -192,9 +211,10 @@ def layer_norm_input(
 
 
 def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
-    """Every row of x (R, D) divided by the root of its mean square, times weight (D,) → (out, inv_rms (R, 1)).
+    """Every row of x (R, D) divided by the root of its mean square, times weight (D,) → (out, inv_rms).
 
-    Layer norm without the mean, and without a bias.
+    Layer norm without the mean, and without a bias: out = weight · x · inv_rms, (R, D), with inv_rms = 1 / √(mean of
+    the squares + eps), (R, 1). weight may be None for 1.
 
     >>> import numpy as np
     >>> rms_norm(np.array([[1.0, -7.0]]), None, 0.0)
@@ -207,8 +227,10 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
 def rms_norm_input(grad: Array, x: Array, inv_rms: Array, weight: Array | None) -> tuple[Array, Array]:
     """The gradients of `rms_norm` by x and weight, from that of its result (R, D): (R, D) and (D,).
 
-    As for `normalize_rows_input`, without the mean: dx = inv_rms · (g − x̂ · mean(g · x̂)).
+    `x` (R, D) is what `rms_norm` was given, `inv_rms` (R, 1) what it returned; `weight` (D,), or None for 1, and yet its
+    gradient is returned. All may be Tensors, where this gradient is to be differentiated again.
     """
+    # As in `normalize_rows_input`, without the mean: dx = inv_rms · (g − x̂ · mean(g · x̂)).
     normalized = x * inv_rms
     to_normalized = grad if weight is None else grad * weight
     along_rms = (to_normalized * normalized).mean(axis=1, keepdims=True)
