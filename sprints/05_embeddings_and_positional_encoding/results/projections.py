@@ -103,6 +103,7 @@ def bare(axis: plt.Axes, title: str = "") -> None:
     """A map: without ticks, since its coordinates mean nothing."""
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
+    axis.spines[:].set(visible=True, color="0.8")
     axis.set_title(title, fontsize=10)
 
 
@@ -113,7 +114,7 @@ def draw_words(axis: plt.Axes, flat: np.ndarray, words: list[str], labels: bool 
     for color, name in zip(COLORS, SHOWN, strict=False):
         chosen = [word for word in GROUPS[name].split() if word in place]
         axis.plot(*flat[[place[word] for word in chosen]].T, ".", color=color, markersize=6, label=name)
-        for word in chosen[:4] if labels else ():
+        for word in chosen[:3] if labels else ():
             axis.annotate(word, flat[place[word]], fontsize=6, color=color)
 
 
@@ -123,7 +124,8 @@ def draw_digits(axis: plt.Axes, flat: np.ndarray, classes: np.ndarray) -> None:
     for digit in range(10):
         mine = flat[classes == digit]
         axis.plot(*mine.T, ".", color=palette[digit], markersize=2)
-        axis.text(*np.median(mine, axis=0), str(digit), fontsize=11, weight="bold", ha="center", va="center")
+        white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+        axis.text(*np.median(mine, axis=0), str(digit), weight="bold", ha="center", va="center", bbox=white)
 
 
 def side_by_side(results: Results, words: tuple[np.ndarray, list[str]], digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -253,9 +255,10 @@ def by_hand(results: Results) -> None:
     axis.plot(*other.T, color=COLORS["orange"], label="second direction, variance 2")
     for point, foot in zip(points, feet, strict=True):
         axis.plot(*np.array([point, foot]).T, ":", color="0.4", linewidth=1.2)
-        axis.annotate(
-            f"({point[0]:.0f}, {point[1]:.0f})".replace("-", "−"), point, (6, -10), textcoords="offset points"
-        )
+        above = (point - mean) @ [-1, 1] > 0
+        where = {"xytext": (-7, 6) if above else (7, -12), "ha": "right" if above else "left"}
+        name = f"({point[0]:.0f}, {point[1]:.0f})".replace("-", "−")
+        axis.annotate(name, point, textcoords="offset points", **where)
     axis.plot(*points.T, "o", color=COLORS["blue"], label="the points")
     axis.plot(*feet.T, "s", color=COLORS["vermillion"], markersize=5, label="where they fall")
     axis.plot(*mean, "+", color=COLORS["black"], markersize=10, label="their mean")

@@ -194,8 +194,8 @@ D, MOST = 4, 7
 ROWS = np.random.default_rng(0).normal(size=(MOST, D))  # what the learned positions hold in these tests
 X = np.random.default_rng(1).normal(size=(3, 3, D))  # as many texts as steps: exchanged axes fit too
 BESIDE = (
-    "T rows from `start` on, (T, d_model), stand beside (B, T, d_model) as they are; beside (T, B, d_model) they need an "
-    "axis of length 1 in the middle, rows.unsqueeze(1)."
+    "T rows from `start` on, (T, d_model), stand beside (B, T, d_model) as they are; beside (T, B, d_model) they need "
+    "an axis of length 1 in the middle, rows.unsqueeze(1)."
 )
 BROADCAST = {
     "broadcast": BESIDE,

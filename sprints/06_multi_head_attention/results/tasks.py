@@ -75,16 +75,16 @@ def sequences(count: int, seed: int, length: int = LENGTH) -> tuple[Tensor, Tens
 
 
 class Reverser(nn.Module):
-    """Tokens (B, T) → logits (B, T, SYMBOLS) by one layer: embedding + position, what the layer adds, a linear map."""
+    """Tokens (B, T) → logits (B, T, answers · SYMBOLS) by one layer: embedding + position, what it adds, a map."""
 
-    def __init__(self, kind: str, width: int = 32, num_heads: int = 1, length: int = LENGTH):
+    def __init__(self, kind: str, width: int = 32, num_heads: int = 1, length: int = LENGTH, answers: int = 1):
         super().__init__()
         self.kind = kind
         self.embed = nn.Embedding(SYMBOLS, width)
         self.positions = nn.LearnedPositionalEncoding(width, dropout=0.0, max_len=length)
         nn.init.normal_(self.positions.weight)
         self.mix = nn.MultiHeadAttention(width, num_heads) if kind == "attention" else Mixer(kind, width)
-        self.answer = nn.Linear(width, SYMBOLS)
+        self.answer = nn.Linear(width, answers * SYMBOLS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.positions(self.embed(tokens))

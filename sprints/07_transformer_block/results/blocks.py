@@ -1,6 +1,6 @@
 """Notes 04 and 05: what depends on what in a block; parameters and multiplications, by formula and counted; time.
 
-python sprints/07_transformer_block/results/blocks.py        about 20 seconds of one core; parity where torch is installed
+python sprints/07_transformer_block/results/blocks.py      about 20 seconds of one core; parity where torch is installed
 """
 
 from __future__ import annotations
@@ -240,8 +240,10 @@ def times(results: Results, seed: int) -> plt.Figure:
     for length in (64, 2048):
         at = lengths.index(length)
         total = sum(v[at] for v in measured.values())
+        for name, values in measured.items():
+            results.metric(f"{name.replace(' ', '_').replace('-', '_')}_ms_{length}", round(values[at], 1), unit="ms")
         results.metric(f"scores_time_share_{length}", round(measured["scores"][at] / total, 2))
-        results.metric(f"norms_time_share_{length}", round(measured["norms and sums"][at] / total, 2))
+        results.metric(f"norms_time_share_{length}", round(measured["norms and sums"][at] / total, 3))
     print(f"block at 256: {step:.1f} ms, {rate:.0f} GFLOP/s; a product {product:.0f} GFLOP/s")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.6, 4.2))
@@ -283,8 +285,8 @@ def main() -> None:
     results.figure(
         times(results, args.seed),
         "block_costs",
-        alt="Left: the share of multiplications by part against the length; the scores' meets the feed-forward network's "
-        "at T = 4 d and passes a half at T = 6 d. Right: measured time of the same parts, flat but for the scores.",
+        alt="Left: the share of multiplications by part against the length; the scores' meets that of the feed-forward "
+        "network at T = 4 d and passes a half at T = 6 d. Right: measured time of the parts, flat but for the scores.",
     )
     parity(results, args.seed)
     results.save()
