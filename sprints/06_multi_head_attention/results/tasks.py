@@ -158,14 +158,24 @@ class Stories(NamedTuple):
 
 def stories(task: int, questions: int = 1000, real: bool = False, seed: int = 0, memory: int = 50) -> Stories:
     """A task of bAbI, each part of `questions` questions; of a long story the last `memory` sentences."""
-    data = babi.load(task, real=real, questions=questions, seed=seed)
-    both = data.train + data.test
-    text = {line for q in both for line in (*q.facts, q.question)}
+    return together((task,), questions, real, seed, memory)[0]
+
+
+def together(
+    numbers: Sequence[int], questions: int = 1000, real: bool = False, seed: int = 0, memory: int = 50
+) -> list[Stories]:
+    """Several tasks with one vocabulary and the same names of answers."""
+    data = [babi.load(task, real=real, questions=questions, seed=seed) for task in numbers]
+    every = [q for task in data for part in (task.train, task.test) for q in part]
+    text = {line for q in every for line in (*q.facts, q.question)}
     words = WordVocabulary.from_text(sorted(text), specials=(PAD,), lower=True)
-    names = sorted({q.answer for q in both})
-    size = min(memory, max(len(q.facts) for q in both))
-    parts = [encode(part, words, names, size) for part in (data.train, data.test)]
-    return Stories(*parts, words, names, data.source, data.test)
+    names = sorted({q.answer for q in every})
+    size = min(memory, max(len(q.facts) for q in every))
+    found = []
+    for task in data:
+        parts = [encode(part, words, names, size) for part in (task.train, task.test)]
+        found.append(Stories(*parts, words, names, task.source, task.test))
+    return found
 
 
 def encode(asked: Sequence[babi.Question], words: WordVocabulary, names: list[str], size: int) -> Encoded:
@@ -185,10 +195,20 @@ class Answerer(nn.Module):
     """Sentences (B, S, W) and a question (B, W) → logits (B, answers).
 
     A sentence is the sum of its words' vectors and of one for its age, counted from the end. The question, the sum of
-    its words' vectors, takes something from the sentences in each of `hops` turns, and adds it to itself.
+    its words' vectors, takes something from the sentences in each of `hops` turns, and adds it to itself. The turns
+    have weights of their own, unless they are `tied`.
     """
 
-    def __init__(self, kind: str, words: int, answers: int, width: int = 32, num_heads: int = 1, hops: int = 1):
+    def __init__(
+        self,
+        kind: str,
+        words: int,
+        answers: int,
+        width: int = 32,
+        num_heads: int = 1,
+        hops: int = 1,
+        tied: bool = False,
+    ):
         super().__init__()
         self.kind = kind
         self.embed = nn.Embedding(words, width, padding_idx=0)
@@ -198,7 +218,8 @@ class Answerer(nn.Module):
         with shared.no_grad():
             self.embed.weight[0].zero_()
         make = (lambda: nn.MultiHeadAttention(width, num_heads)) if kind == "attention" else lambda: Mixer(kind, width)
-        self.turns = nn.ModuleList([make() for _ in range(hops)])
+        self.turns = nn.ModuleList([make() for _ in range(1 if tied else hops)])
+        self.hops = hops
         self.answer = nn.Linear(width, answers)
 
     def forward(self, facts: Tensor, question: Tensor, weights: list[Tensor] | None = None) -> Tensor:
@@ -206,8 +227,8 @@ class Answerer(nn.Module):
         age = self.age(shared.arange(facts.shape[1] - 1, -1, -1))
         x = self.embed(facts).sum(dim=2) + age
         asked = self.embed(question).sum(dim=1, keepdim=True)
-        for turn in self.turns:
-            asked = asked + self.taken(turn, x, asked, real, weights)
+        for hop in range(self.hops):
+            asked = asked + self.taken(self.turns[hop % len(self.turns)], x, asked, real, weights)
         return self.answer(asked[:, 0])
 
     def taken(self, turn: nn.Module, x: Tensor, asked: Tensor, real: Tensor, weights: list[Tensor] | None) -> Tensor:
@@ -226,21 +247,23 @@ class Answerer(nn.Module):
 
 
 def train_babi(
-    data: Stories, kind: str = "attention", seed: int = 0, steps: int = 600, hops: int = 1, num_heads: int = 1,
-    width: int = 32, lr: float = 0.01, batch_size: int = 32,
+    data: Stories | Sequence[Stories], kind: str = "attention", seed: int = 0, steps: int = 600, hops: int = 1,
+    num_heads: int = 1, width: int = 32, lr: float = 0.01, batch_size: int = 32, tied: bool = False,
 ) -> Run:  # fmt: skip
-    """An Answerer after `steps` batches; accuracy: the part of the test questions it answers."""
+    """An Answerer after `steps` batches, each of one task; accuracy: the part of the last task's test it answers."""
+    given = [data] if isinstance(data, Stories) else list(data)
     shared.manual_seed(seed)
-    model = Answerer(kind, len(data.words), len(data.names), width, num_heads, hops)
-    random, part = np.random.RandomState(seed), data.train
+    model = Answerer(kind, len(given[0].words), len(given[0].names), width, num_heads, hops, tied)
+    random = np.random.RandomState(seed)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
+        part = given[random.randint(len(given)) if len(given) > 1 else 0].train
         chosen = random.randint(0, len(part.answers), batch_size)
         facts, questions, answers = (shared.tensor(x[chosen]) for x in part)
         return model(facts, questions), answers
 
     seconds = fit(model, batch, steps, lr)
-    return Run(model, accuracy(model, data.test), seconds)
+    return Run(model, accuracy(model, given[-1].test), seconds)
 
 
 def accuracy(model: Answerer, part: Encoded) -> float:
