@@ -11,7 +11,8 @@ from shared.text import BucketBatchSampler, PadCollate
 
 SENTENCES = [[5, 6, 7], [8], [9, 4]]  # as ids, of the lengths 3, 1 and 2
 SHAPES = {
-    "could not broadcast": "Sequence i, (Lᵢ, *), fits where `place(i)` says: Lᵢ steps of the padded array.",
+    "broadcast": "Sequence i, (Lᵢ, *), fits where `place(i)` says: Lᵢ steps of the padded array, of the "
+    "shape (B, T, *) or (T, B, *). What follows the length in a sequence's shape, first.shape[1:], stays.",
     "out of bounds": "The padded array has as many rows as there are sequences, and as many steps as the longest has.",
     "too many indices": "What follows the length in a sequence's shape, first.shape[1:], stays.",
     "inhomogeneous": "The sequences differ in length: make the padded array first, then write each into its place.",

@@ -52,7 +52,7 @@ def refused(call: Callable[[], object], kind: type[Exception], what: str) -> Non
 
 def check_frequencies() -> None:
     """How fast each clock goes."""
-    for dim, base in ((4, 10000.0), (6, 1000.0), (8, 16.0), (5, 32.0)):
+    for dim, base in ((6, 1000.0), (4, 10000.0), (8, 16.0), (5, 32.0)):
         k = np.arange((dim + 1) // 2)
         with doing(f"angular_frequencies({dim}, {base:g})", TENSORS):
             found = angular_frequencies(dim, base)
@@ -97,7 +97,7 @@ def check_angles() -> None:
             "positions one too many": [*right.tolist(), [3, 0.03]],
             "the frequencies of one position for all": [[1, 0.01]] * 3,
         },
-        tolerance=1e-12,
+        tolerance=1e-6,
     )
     positions = np.array([[5, 0], [2, 7], [1, 1]])
     with doing(
@@ -110,7 +110,7 @@ def check_angles() -> None:
         found.tolist(),
         positions[..., None] * [1, 0.01],
         {"angles of 0, 1, … instead of those that were asked for": np.arange(3)[:, None, None] * [[1, 0.01]]},
-        tolerance=1e-12,
+        tolerance=1e-6,
     )
     far = shared.tensor([100_000.0], dtype=shared.float32) + shared.tensor([1.0], dtype=shared.float32)
     with doing("position_angles of a float32 Tensor"):
@@ -246,7 +246,8 @@ def check_sums() -> None:
                         "positions that count from 1": X + (np.roll(table, -1, 0)[start : start + 3])
                         if batch_first
                         else X + np.roll(table, -1, 0)[start : start + 3][:, None],
-                        "the same position everywhere": X + table[start],
+                        "one position for all words: T rows are needed, those from `start` to start + T": X
+                        + table[start],
                         "a product: positions are added": X * (rows if batch_first else rows[:, None]),
                         "x times √d_model, as the paper has it; this module only adds": X * 2
                         + (rows if batch_first else rows[:, None]),

@@ -187,6 +187,10 @@ def check_gradients() -> None:
         with doing("Rotary's backward pass where only cos needs a gradient", SHAPES):
             out = Rotary(interleaved)(shared.tensor(values["x"]), alone, shared.tensor(sin))
             (out * shared.tensor(factors)).sum().backward()
+        require(
+            alone.grad is not None,
+            "cos gets no gradient where it alone needs one: x has to be kept for it, if self.needs[1] or self.needs[2]",
+        )
         check("the gradient by cos alone", alone.grad.tolist(), slopes["cos"], wrong["cos"])
         x = shared.tensor(values["x"]).requires_grad_()
         with doing("the gradient of a rotation differentiated once more", TENSORS):

@@ -13,7 +13,7 @@ from course.oracles import check_names, doing, require
 from shared.text import PAD, UNK, CharVocabulary, WordVocabulary, keep_frequent
 
 DOG = "the dog bit the man"
-COUNTS = {"the": 2, "man": 1, "dog": 1, "bit": 1, "cat": 3, "ant": 2}  # ties, and not in the order of the alphabet
+COUNTS = {"dog": 1, "ant": 2, "man": 1, "the": 2, "bit": 1, "cat": 3}  # ties, and not in the order of the alphabet
 RIGHT = ["cat", "ant", "the", "bit", "dog", "man"]
 BACK = {
     "expected str instance": "`join` joins tokens: decode looks up `self.itos[i]` for each id first.",
@@ -59,6 +59,7 @@ def check_kept() -> None:
                 COUNTS, key=lambda token: (COUNTS[token], token), reverse=True
             ),
             "the order of the alphabet, whatever the counts": sorted(COUNTS),
+            "`>` for `>=`: a token that occurs exactly min_freq times is kept, and min_freq is 1": RIGHT[:3],
         },
     )
     same(
@@ -80,7 +81,7 @@ def check_kept() -> None:
             "the rarest ones: the most frequent are kept": RIGHT[-4:],
             "one token too many": RIGHT[:5],
             "one token too few": RIGHT[:3],
-            "the first ones of the counts, sorted afterwards: sort first, then cut": ["the", "bit", "dog", "man"],
+            "the first ones of the counts, sorted afterwards: sort first, then cut": ["ant", "the", "dog", "man"],
         },
     )
     same(
