@@ -136,10 +136,12 @@ def test_add_and_norm_adds_what_a_part_made_and_normalises_where_it_should():
         values(out),
         third,
         {
-            "no norm": [[[-1, 5, 1, 3]]],
+            "the sum without a norm, as in pre-norm": [[[-1, 5, 1, 3]]],
+            "the residual connection taken after the norm: the sum is what is normalised": values(
+                plain.norm1(single([[DOG]])) + attended
+            ),
             "the residual connection dropped: what the part made, alone": values(plain.norm1(attended)),
             "what the part made dropped": values(plain.norm1(single([[DOG]]))),
-            "pre-norm": [[[-1, 5, 1, 3]]],
         },
         tolerance=1e-3,
     )
@@ -280,6 +282,9 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
                     )
                     if causal
                     else [],
+                    "a look-ahead mask that nobody asked for": []
+                    if causal
+                    else values(run([(partial(attend, mask=mask, is_causal=True), n1), (feed, n2)])),
                     "neither mask nor is_causal handed on": values(run([(attend, n1), (feed, n2)])),
                     "the feed-forward network first": values(run([(feed, n1), (seen, n2)])),
                     "the feed-forward network first, with its own norm": values(run([(feed, n2), (seen, n1)])),
@@ -322,6 +327,9 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
 # ------------------------------------------------------------------------ decoder block
 
 
+ASKS = {"cannot be broadcast": "A result as long as memory? x asks and memory answers: x is the query, memory the key."}
+
+
 def test_a_decoder_block_looks_back_and_into_memory():
     x, memory = drawn(2, 4, 8), drawn(2, 6, 8, seed=5)
     seen, hidden = length_mask(shared.tensor([4, 2]), 4), length_mask(shared.tensor([6, 3]), 6)
@@ -331,7 +339,7 @@ def test_a_decoder_block_looks_back_and_into_memory():
         own, cross, feed = block.self_attention, block.cross_attention, block.feed_forward
         n1, n2, n3 = block.norm1, block.norm2, block.norm3
         run = partial(chained, x, block, first=first)
-        with doing(f"DecoderBlock with norm_first={first} and both masks"):
+        with doing(f"DecoderBlock with norm_first={first} and both masks", ASKS):
             out = block(x, memory, mask=seen, memory_mask=hidden)
         require(tuple(out.shape) == (2, 4, 8), f"of x (2, 4, 8) a decoder block makes {tuple(out.shape)}")
         look = partial(own, mask=seen, is_causal=True)
@@ -379,7 +387,7 @@ def test_a_decoder_block_looks_back_and_into_memory():
                 ),
             },
         )
-        with doing("a decoder block whose memory is as long as x"):
+        with doing("a decoder block whose memory is as long as x", ASKS):
             out = block(x, square, mask=seen)
         read = partial(cross, key=square)
         check(
@@ -530,6 +538,9 @@ def test_pytorchs_layer_is_the_block_with_masks_that_hide():
             expected,
             {
                 "neither mask handed on": unmasked,
+                "src_mask turned around: PyTorch's layers have True for hidden throughout": values(
+                    chained_block(blocks[0], x, (may, ~ahead), first)
+                ),
                 "src_mask left out: tokens see those after them": only_padding,
                 "src_key_padding_mask left out: padding is attended to": only_ahead,
                 "pre-norm and post-norm exchanged": values(chained_block(blocks[0], x, (may, ahead), not first)),

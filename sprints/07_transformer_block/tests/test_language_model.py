@@ -51,6 +51,6 @@ def test_a_small_language_model_is_less_surprised_than_counted_bigrams(record_pr
     )
     require(
         ratio > 0.3,
-        f"the perplexity on unseen text is {math.exp(nats):.2f}, only {ratio:.2f} times that of bigrams: no model of this "
-        "size reads so well after 400 steps, unless it sees the characters that it is to predict",
+        f"the perplexity on unseen text is {math.exp(nats):.2f}, only {ratio:.2f} times that of bigrams: no model "
+        "of this size reads so well after 400 steps, unless it sees the characters that it is to predict",
     )

@@ -198,10 +198,10 @@ def formula(
     x, grad, weight, eps, by_mean=1.0, by_std=1.0, n=None, weighted="before", axis=1, scaled=True
 ) -> np.ndarray:
     """The gradient of layer norm by x; the factors of the two means, their number and the weight may be wrong."""
-    scale = 1 / np.sqrt(x.var(axis, keepdims=True) + eps)
-    normal, n = (x - x.mean(axis, keepdims=True)) * scale, n or x.shape[axis]
+    scale = 1 / np.sqrt(x.var(1, keepdims=True) + eps)
+    normal, n = (x - x.mean(1, keepdims=True)) * scale, n or x.shape[1]
     g = grad * (weight if weighted == "before" else 1)
-    along = by_mean * g.sum(axis, keepdims=True) + by_std * normal * (g * normal).sum(axis, keepdims=True)
+    along = by_mean * g.sum(1, keepdims=True) + by_std * normal * (g * normal).sum(1, keepdims=True)
     found = (g - along / n) * (scale if scaled else 1)
     return found * weight if weighted == "after" else found
 
@@ -217,12 +217,19 @@ def mistakes(x, grad, weight, eps) -> dict[str, np.ndarray]:
         "a mean over D − 1": formula(x, grad, weight, eps, n=x.shape[1] - 1),
         "no factor inv_std": formula(x, grad, weight, eps, scaled=False),
         "a factor inv_std too many": formula(x, grad, weight, eps) / np.sqrt(x.var(1, keepdims=True) + eps),
-        "means along the columns: each row has its own moments": formula(x, grad, weight, eps, axis=0),
+        "means along the columns: each row has its own moments": across(x, grad, weight, eps),
         "no weight: the gradient by x̂ is weight · G": formula(x, grad, np.ones_like(weight), eps),
         "the weight at the end: it has to multiply G before the means are taken": formula(
             x, grad, weight, eps, weighted="after"
         ),
     }
+
+
+def across(x, grad, weight, eps) -> np.ndarray:
+    """The two means over the rows instead of along each."""
+    scale, g = 1 / np.sqrt(x.var(1, keepdims=True) + eps), grad * weight
+    normal = (x - x.mean(1, keepdims=True)) * scale
+    return scale * (g - g.mean(0) - normal * (g * normal).mean(0))
 
 
 def differences(function: Callable[[np.ndarray], float], at: np.ndarray) -> np.ndarray:
