@@ -152,7 +152,7 @@ def draw_blocks(results: Results) -> plt.Figure:
         axis.add_patch(plt.Rectangle((3 + start, 0.9), block.stop - start, 1, fill=True, alpha=0.25, color=COLORS[i]))
         state = reference.take_block(*state, scores[:, block], v[block])
         rows.append([float(x) for part in state for x in part.ravel()])
-        labels.append("after " + " ".join(words()[block]))
+        labels.append("after " + ", ".join(words()[block]))
         for name, value in zip(("largest", "total", "noun", "verb", "which", "article"), rows[-1], strict=True):
             results.metric(f"block_{i}_{name}", round(value, 4))
     write_grid(axis, rows, (5.5, 3.6), width=2.2)
