@@ -63,25 +63,30 @@ def without(part: str, text: Corpus, args: argparse.Namespace, lr: float) -> tup
 
 
 def ablations(text: Corpus, args: argparse.Namespace, baseline: float, results: Results) -> plt.Figure:
-    """Perplexity without each part, each at the better of two rates; the bigrams' as a line."""
-    rows = []
-    for part in ("nothing", *PARTS):
+    """Perplexity without each part, at three rates, the best of which counts; the bigrams' as a line."""
+    best, others = [], []
+    for row, part in enumerate(("nothing", *PARTS)):
+        key = f"without_{part.replace('-', '_')}"
         tried = [without(part, text, args, lr) for lr in RATES]
-        best = min(range(len(RATES)), key=lambda i: tried[i][1] if math.isfinite(tried[i][1]) else math.inf)
-        nats = model_nats(tried[best][0], text.test)
-        rows.append((part, math.exp(nats)))
-        key = part.replace("-", "_")
-        results.metric(f"without_{key}_perplexity", round(math.exp(nats), 2))
-        results.metric(f"without_{key}_rate", RATES[best])
-        print(f"  without {part}: perplexity {math.exp(nats):.2f} at {RATES[best]:g}", flush=True)
+        chosen = min(range(len(RATES)), key=lambda i: tried[i][1] if math.isfinite(tried[i][1]) else math.inf)
+        for i, (model, _) in enumerate(tried):
+            perplexity = min(math.exp(min(model_nats(model, text.test), math.log(1000))), 1000)
+            if not math.isfinite(perplexity):
+                perplexity = 1000
+            results.metric(f"{key}_perplexity_{i}", round(perplexity, 2))
+            (best if i == chosen else others).append((row, perplexity))
+        results.metric(f"{key}_perplexity", round(best[-1][1], 2))
+        results.metric(f"{key}_rate", RATES[chosen])
+        print(f"  without {part}: perplexity {best[-1][1]:.2f} at {RATES[chosen]:g}; others {others[-2:]}", flush=True)
     results.metric("ablation_steps", args.steps, unit="steps")
-    figure, axis = plt.subplots(figsize=(7.4, 3.8))
-    names = ["all parts" if part == "nothing" else f"no {part}" for part, _ in rows]
-    axis.barh(names, [value for _, value in rows], color=[COLORS[0]] + [COLORS[4]] * len(PARTS))
-    for i, (_, value) in enumerate(rows):
-        axis.text(value + 0.1, i, f"{value:.2f}", va="center")
+    figure, axis = plt.subplots(figsize=(7.4, 4.0))
+    names = ["all parts", *(f"no {part}" for part in PARTS)]
+    axis.barh(names, [value for _, value in best], color=[COLORS[0]] + [COLORS[4]] * len(PARTS))
+    for row, value in best:
+        axis.text(value * 1.02, row, f"{value:.2f}", va="center")
     axis.axvline(math.exp(baseline), color="0.2", linestyle="--", linewidth=1.2)
-    axis.text(math.exp(baseline), -0.75, "bigrams", ha="center", fontsize=9)
+    axis.text(math.exp(baseline) + 0.2, 5.35, "bigrams", va="top", fontsize=9)
+    axis.set_xlim(0, 1.12 * max(value for _, value in best))
     axis.invert_yaxis()
     axis.set(title="One part left out of each block", xlabel="perplexity on the test part (less is better)")
     return figure

@@ -199,6 +199,12 @@ def milliseconds(function: Callable[[], Any], least: float = 0.15) -> float:
     return 1000 * statistics.median(times)
 
 
+def norm_in_steps(x: Tensor) -> Tensor:
+    """Layer norm without scale and shift, one operation on arrays after the other."""
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / ((centred**2).mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+
+
 def times(results: Results, seed: int) -> plt.Figure:
     """Forward and backward of a block's parts for 2,048 tokens, cut into sequences of 32 to 2,048."""
     shared.manual_seed(seed)
@@ -230,6 +236,11 @@ def times(results: Results, seed: int) -> plt.Figure:
     step = both(block, x)
     formula = {k: v * tokens // 256 for k, v in multiplications_by_formula(256, d, 4 * d).items()}
     rate = 3 * 2 * sum(formula.values()) / (step / 1000) / 1e9
+    fused, plain = both(block.norm1, x), both(norm_in_steps, x)
+    results.metric("norm_fused_ms", round(fused, 2), unit="ms")
+    results.metric("norm_in_steps_ms", round(plain, 2), unit="ms")
+    results.metric("norm_in_steps_factor", round(plain / fused, 0))
+    print(f"layer norm {fused:.2f} ms, in single operations {plain:.2f} ms")
     a, b = shared.randn(tokens, d), shared.randn(d, 4 * d)
     with shared.no_grad():
         product = 2 * tokens * d * 4 * d / (milliseconds(lambda: a @ b) / 1000) / 1e9
