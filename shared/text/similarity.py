@@ -129,7 +129,8 @@ class WordVectors:
 
     def analogy(self, a: str, b: str, c: str, k: int = 1) -> list[tuple[str, float]]:
         """a is to b as c is to …: the k best answers, with their cosines to b − a + c."""
-        return self._words(analogy(self.vectors, *(self.vocabulary[word] for word in (a, b, c)), k))
+        first, second, third = (self.vocabulary[word] for word in (a, b, c))
+        return self._words(analogy(self.vectors, first, second, third, k))
 
     def _words(self, found: TopK) -> list[tuple[str, float]]:
         pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
