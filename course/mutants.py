@@ -62,7 +62,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Fate:
-    """What the tests did to a mutant: those that failed, those whose message diagnoses it, all messages."""
+    """What the tests did to a mutant, up to the one that diagnoses it: those that failed, the killers, all messages."""
 
     mutant: Mutant
     failed: tuple[str, ...]
@@ -119,7 +119,7 @@ def run(mutants: list[Mutant], processes: int | None = None, on_done: Callable[[
             path.parent.mkdir(parents=True)
             path.write_text(text, encoding="utf-8")
             tests = tests_of(mutant.sprint, mutant.exercise)
-            options = ("--no-preflight", f"--time-limit={LIMIT:g}")
+            options = ("--no-preflight", f"--time-limit={LIMIT:g}", f"--until={mutant.message}")
             variables = {"SHARED_WORKSPACE": str(Path(folder) / key)}
             jobs.append(warm.Job(key, tests, variables, options, (LIMIT + 5) * len(tests) + 30))
             by_key[key] = mutant

@@ -52,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--time-limit", metavar="S", type=float, default=LIMIT, help=text)
     text = "do not look for broken files in the workspace first"
     group.addoption("--no-preflight", action="store_true", help=text)
+    group.addoption("--until", metavar="TEXT", help="end with the first failure of a sprint's test that says TEXT")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -241,6 +242,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         if report.failed and not hasattr(report, "exercises"):  # it never came to writing a report of its own
             _explain(item, report, getattr(report, "frames", []))
         item.ihook.pytest_runtest_logreport(report=report)
+        until = item.config.getoption("--until")
+        if until and report.failed and until in report.longreprtext:
+            item.session.shouldstop = f"a test said {until!r}"
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 

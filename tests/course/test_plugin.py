@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -330,6 +332,20 @@ def test_the_alarm_leaves_the_handler_as_it_found_it() -> None:
     with isolation._alarm(5):
         pass
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("used", "status"), [(0.15, 0), (0.0, None), (0.2, None)], ids=["computes", "waits", "spent"])
+def test_a_test_that_computes_beside_other_work_is_given_more_time(used, status, monkeypatch) -> None:
+    monkeypatch.setattr(isolation, "_cpu_seconds", lambda process: used)
+    monkeypatch.setattr(isolation, "GRACE", 0.0)
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        time.sleep(0.45)
+        os._exit(0)
+    assert isolation._wait(child, time.monotonic(), 0.2) == status
 
 
 # ---------------------------------------------------------------- what is not written yet
