@@ -60,7 +60,8 @@ def check_step() -> None:
         {
             "the largest of the block alone": np.log([[4], [6]]),
             "the largest of before, which the block has overtaken": largest,
-            "the largest of all queries: each has its own": np.log([[8], [8]]),
+            "the largest of all queries: each has its own": np.log([[6], [8]]),
+            "the largest of all queries, before and after: each has its own": np.log([[8], [8]]),
             "dimensions that are not kept": np.log([4, 8]),
             "the sum of the two": largest + new.max(1, keepdims=True),
         },
@@ -171,7 +172,14 @@ def check_one(what: str, q, k, v, size: int, diagonal: int | None) -> None:
     keys, queries = k.shape[-2], q.shape[-2]
     whole = keys // size * size
     free = at_once(q, k, v, 0.5)
+    scores = q @ k.mT * 0.5
+    places, ends = np.arange(keys), np.arange(queries) // size * size
+    if diagonal is not None:
+        scores = np.where(np.tri(queries, keys, diagonal, dtype=bool), scores, -np.inf)
+    highest = scores.max(axis=-1)
+    shifts = np.where(np.isinf(right[1]), 0, right[1] - highest)
     values = {
+        "values that were not divided by the sum, once all blocks have passed": right[0] * np.exp(shifts)[..., None],
         "a diagonal that is not looked at": free[0],
         "no scale": at_once(q, k, v, 1, diagonal)[0],
         "values that were not divided by the sum at the end": right[0]
@@ -193,6 +201,14 @@ def check_one(what: str, q, k, v, size: int, diagonal: int | None) -> None:
             ("a diagonal off by one: one key too many", diagonal + 1),
         ):
             values[name] = at_once(q, k, v, 0.5, d)[0]
+        ahead = np.tri(queries, keys, diagonal, dtype=bool)
+        last = np.minimum(ends + size, queries)[:, None] + diagonal
+        values["a diagonal that is counted from the first key of each block: subtract the block's place"] = under(
+            (places % size <= np.arange(queries)[:, None] + diagonal) & (places < last), q, k, v
+        )
+        values["keys that end with what a block's first query sees: its last one sees more"] = under(
+            ahead & (places <= ends[:, None] + diagonal), q, k, v
+        )
         rows = [slice(i, i + size) for i in range(0, queries, size)]
         values["a diagonal that is counted from the first query of each block: add the block's place"] = np.concatenate(
             [at_once(q[..., r, :], k, v, 0.5, diagonal)[0] for r in rows], axis=-2
@@ -208,7 +224,6 @@ def check_one(what: str, q, k, v, size: int, diagonal: int | None) -> None:
     )
     check(f"{what}: the result", out, right[0], {n: x for n, x in values.items() if not same(x, right[0])})
     logs_of = {
-        "the largest score without the logarithm of the sum": None,
         "−inf for a query that sees no key: +inf, so that exp(score − logs) is 0": np.where(
             right[1] == np.inf, -np.inf, right[1]
         ),
@@ -219,12 +234,18 @@ def check_one(what: str, q, k, v, size: int, diagonal: int | None) -> None:
         "a dimension that is kept: one number per query, (…, L)": right[1][..., None],
         "the logarithms without the diagonal": free[1],
     }
-    scores = q @ k.mT * 0.5
     if diagonal is None:
-        logs_of["the largest score without the logarithm of the sum"] = scores.max(axis=-1)
-        logs_of["the logarithm of the sum without the largest score"] = right[1] - scores.max(axis=-1)
-    logs_of = {n: x for n, x in logs_of.items() if x is not None and not same(x, right[1])}
+        logs_of["the largest score without the logarithm of the sum"] = highest
+        logs_of["the logarithm of the sum without the largest score"] = right[1] - highest
+    logs_of = {n: x for n, x in logs_of.items() if not same(x, right[1])}
     check(f"{what}: the logarithms of the sums", logs, right[1], logs_of)
+
+
+def under(mask: np.ndarray, q, k, v) -> np.ndarray:
+    """The result with a scale of 0.5 under any mask."""
+    powers = np.where(mask, np.exp(q @ k.mT * 0.5), 0)
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(powers / powers.sum(axis=-1, keepdims=True)) @ v
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ from course.oracles import check, doing, refusal, require
 from shared import nn
 
 SHAPES = {
-    "Sizes of tensors": "Keys are (B, H, tokens, E): what is new comes behind along dimension 2.",
+    "izes of tensors": "Keys are (B, H, tokens, E): what is new comes behind along dimension 2.",
     "concatenate": "Keys are (B, H, tokens, E): what is new comes behind along dimension 2.",
     "broadcast": "The room is (B, H, room, E), and the new tokens stand in it at past … total − 1.",
     "'NoneType'": "keys and values are None as long as the cache is empty.",
@@ -32,28 +32,35 @@ def check_pair(what: str, found, parts: list[tuple[np.ndarray, np.ndarray]]) -> 
     """That `found` are keys and values of all `parts`, one after the other."""
     for place, (name, other) in enumerate((("keys", "values"), ("values", "keys"))):
         own = [part[place] for part in parts]
-        check(
-            f"{what}: the {name}",
-            found[place].tolist(),
-            np.concatenate(own, axis=2),
-            {
-                "the new tokens in front of the old: they come behind": np.concatenate(own[-1:] + own[:-1], axis=2),
-                "the newest first, all the way: they come behind": np.concatenate(own[::-1], axis=2),
-                "the new ones alone: the result is of all tokens": own[-1],
-                "the old ones alone: the new ones belong to it": np.concatenate(own[:-1] or own, axis=2),
-                f"{other} in place of {name}": np.concatenate([part[1 - place] for part in parts], axis=2),
-                "the old tokens lost when there was no more room": np.concatenate(
-                    [0 * a for a in own[:-1]] + own[-1:], axis=2
-                ),
-                "tokens added behind the width": np.concatenate(own, axis=-1) if same_lengths(own) else np.zeros(0),
-                "tokens added as further sentences": np.concatenate(own, axis=0) if same_lengths(own) else np.zeros(0),
-                "tokens added as further heads": np.concatenate(own, axis=1) if same_lengths(own) else np.zeros(0),
-            },
-        )
+        right, array = np.concatenate(own, axis=2), np.asarray(found[place].tolist())
+        mistakes = {
+            "the new tokens in front of the old: they come behind": np.concatenate(own[-1:] + own[:-1], axis=2),
+            "the newest first, all the way: they come behind": np.concatenate(own[::-1], axis=2),
+            "the new ones alone: the result is of all tokens": own[-1],
+            "the old ones alone: the new ones belong to it": np.concatenate(own[:-1] or own, axis=2),
+            f"{other} in place of {name}": np.concatenate([part[1 - place] for part in parts], axis=2),
+        }
+        if len({a.shape[2] for a in own}) == 1:
+            mistakes["tokens added behind the width"] = np.concatenate(own, axis=3)
+            mistakes["tokens added as further sentences"] = np.concatenate(own, axis=0)
+            mistakes["tokens added as further heads"] = np.concatenate(own, axis=1)
+        if not any(close(array, value) for value in mistakes.values()):
+            new, past = own[-1], right.shape[2] - own[-1].shape[2]
+            behind, over = close(array[:, :, past:], new), close(array[:, :, : new.shape[2]], new)
+            require(
+                behind or not over,
+                f"{what}: the {name} of the new tokens stand over the first ones: they come behind the old",
+            )
+            require(
+                not behind or close(array[:, :, :past], right[:, :, :past]),
+                f"{what}: the new {name} are right, and the old ones are not: lost when a larger room was made, or "
+                "missing in a room that was kept",
+            )
+        check(f"{what}: the {name}", array, right, mistakes)
 
 
-def same_lengths(arrays: list[np.ndarray]) -> bool:
-    return len({a.shape[2] for a in arrays}) == 1
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, atol=1e-5)
 
 
 def check_cache(max_len: int | None) -> None:
@@ -102,11 +109,11 @@ def check_copies() -> None:
             f"{what}, 200 tokens one by one: all that was there before was copied to another place {moves} times, "
             f"and at most {most} times is asked for. "
             + (
-                "Old and new are concatenated for each token, and the work grows with the square of the length"
+                "The room is to double when it is full"
+                if most
+                else "Old and new are concatenated for each token, and the work grows with the square of the length"
                 if moves > 190
                 else "The room is to be max_len at once"
-                if most == 0
-                else "The room is to double when it is full"
             ),
         )
 

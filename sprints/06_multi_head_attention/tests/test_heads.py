@@ -132,7 +132,7 @@ def by_arrays(query, key, value, mask=None, order="qkv", heads=2, bias=True, **w
         made = made + (0 if wrong.get("no_bias") else offset[place])
         parts.append(made.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2))
     q, k, v = parts
-    scores = q @ k.mT / np.sqrt(q.shape[-1])
+    scores = q @ k.mT / (1 if wrong.get("no_scale") else np.sqrt(4 if wrong.get("whole") else q.shape[-1]))
     scores = scores if mask is None else np.where(mask, scores, -np.inf)
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = powers / powers.sum(axis=-1, keepdims=True)
@@ -159,6 +159,8 @@ def mistakes(query, key, value, mask) -> dict[str, np.ndarray]:
         "out_proj left out": by_arrays(*three, mask, no_out_proj=True),
         "no bias in the projections": by_arrays(*three, mask, no_bias=True),
         "weights that are not transposed: F.linear is x Wᵀ + b": by_arrays(*three, mask, untransposed=True),
+        "no scale": by_arrays(*three, mask, no_scale=True),
+        "the width of all heads in the scale: it is that of one": by_arrays(*three, mask, whole=True),
         "one head of all numbers": by_arrays(*three, mask, heads=1),
         "four heads of one number": by_arrays(*three, mask, heads=4),
         "a mask that is not looked at": by_arrays(*three),
@@ -174,6 +176,7 @@ def mistakes(query, key, value, mask) -> dict[str, np.ndarray]:
             "values made of the key where there is another value": by_arrays(query, key, key, mask),
             "keys made of the value": by_arrays(query, value, value, mask),
             "key and value exchanged": by_arrays(query, value, key, mask),
+            "keys and values exchanged in what project returns": by_arrays(query, value, key, mask, "qvk"),
         }
     return {name: out for name, (out, _) in found.items()}
 
@@ -220,6 +223,8 @@ def check_against_pytorch() -> None:
                 "the weights' mean over the heads: here each head's are returned": np.mean(right["weights"], axis=1),
                 "a mask that is not looked at": by_arrays(*used)[1],
                 "one head of all numbers": by_arrays(*used, right_mask, heads=1)[1],
+                "no scale": by_arrays(*used, right_mask, no_scale=True)[1],
+                "the width of all heads in the scale: it is that of one": by_arrays(*used, right_mask, whole=True)[1],
             },
         )
         check(f"{what} with its weights: the result", pair[0].tolist(), right["out"], wrong)
@@ -295,7 +300,8 @@ def check_calls() -> None:
         "expected, that is (B, H, L, E) and twice (B, H, S, E)",
     )
     for bad in (single(x[0]), single(np.zeros((2, 3, 5)))):
-        with doing(f"a query {tuple(bad.shape)} for d_model = 4", CALLS):
+        why = {"": "It should be refused with a RuntimeError before anything is computed."}
+        with doing(f"a query {tuple(bad.shape)} for d_model = 4", why):
             told = refusal(lambda: module(bad))  # noqa: B023
         require(
             "MultiHeadAttention" in told and str(tuple(bad.shape)) in told,

@@ -145,6 +145,7 @@ def check_look_ahead() -> None:
         {
             "queries counted from 0: the first of them stands behind the past": np.arange(5) <= np.arange(3)[:, None],
             "a past that is not looked at": np.tri(3, dtype=bool),
+            "a past that is left out of the keys": np.ones((3, 3)),
             "keys of the past behind the others: they come first": np.hstack([np.tri(3), np.ones((3, 2))]),
             "a past that nobody sees": np.hstack([np.zeros((3, 2)), np.tri(3)]),
             "queries of the past too: only the new ones ask": np.tri(5, dtype=bool),
@@ -167,7 +168,7 @@ def check_combined() -> None:
         values,
         padding & ahead,
         {
-            "“or” in place of “and”: a key is seen where every mask lets it through": padding | ahead,
+            "“or” in place of “and”: a key is seen where every mask lets it through": padding | ahead | free,
             "the first mask only": padding,
             "the last mask only": free,
             "masks added up": padding ^ ahead,
@@ -296,9 +297,8 @@ def check_diagonal() -> None:
     rng = np.random.default_rng(1)
     ahead = np.tri(3, 5, 2, dtype=bool)
     mask, added = rng.random((2, 1, 3, 5)) > 0.5, rng.normal(size=(3, 5)).astype(np.float32)
-    with doing("all_masks", {"'bool'": "Four cases: a mask or none, a diagonal or none."}):
-        neither, alone = all_masks(q, k, None, None), all_masks(q, k, mask, None)
-        only, both, numbers = all_masks(q, k, None, 2), all_masks(q, k, mask, 2), all_masks(q, k, added, 2)
+    with doing("all_masks without a mask, or without a diagonal, or without either"):
+        neither, alone, only = all_masks(q, k, None, None), all_masks(q, k, mask, None), all_masks(q, k, None, 2)
     require(neither is None, "all_masks without mask and diagonal is not None: nothing is restricted")
     check("all_masks of a mask without a diagonal", alone, mask)
     check(
@@ -310,6 +310,8 @@ def check_diagonal() -> None:
             "the last two sizes of q in place of the numbers of queries and keys": np.tri(3, 4, 2),
         },
     )
+    with doing("all_masks of a mask and a diagonal"):
+        both, numbers = all_masks(q, k, mask, 2), all_masks(q, k, added, 2)
     check(
         "all_masks of a boolean mask and a diagonal",
         both,
@@ -347,18 +349,20 @@ def check_other_convention() -> None:
         ~padding & ~later,
         {
             "masks that are not turned around: there True means hide, here it means see": padding & later,
-            "joined first and turned around afterwards, by “and”: what one of them hides is hidden": ~(padding & later),
+            "“or” in place of “and”, or masks joined by “and” first and turned around afterwards: what one hides is "
+            "hidden": ~(padding & later),
             "joined by “or” and not turned around": padding | later,
             "the first mask only": np.broadcast_to(~padding, (3, 3)),
             "the last mask only": ~later,
             "only one of the masks turned around": ~padding & later,
             "only the other one turned around": padding & ~later,
-            "“or” in place of “and”": ~padding | ~later,
         },
     )
     with doing("may_attend of one mask", hints):
         check("one mask of PyTorch's convention", boolean("may_attend", may_attend(given[1])), ~later)
-    require(may_attend() is None, f"may_attend of no masks is {may_attend()}: None restricts nothing")
+    with doing("may_attend of no masks", {"": "Without any it is None, which restricts nothing."}):
+        nothing = may_attend()
+    require(nothing is None, f"may_attend of no masks is {nothing}: None restricts nothing")
     with doing("may_attend of a mask of numbers and a boolean one, True: hide", hints):
         found = may_attend(shared.tensor(added), given[0])
     require(
