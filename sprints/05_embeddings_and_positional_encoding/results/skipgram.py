@@ -1,6 +1,6 @@
 """Word vectors of TinyShakespeare: the training, what the scores become, neighbours and analogies on fixed lists.
 
-python sprints/05_embeddings_and_positional_encoding/results/skipgram.py      # about 4 minutes on one core
+python sprints/05_embeddings_and_positional_encoding/results/skipgram.py      # about 3 minutes on one core
 """
 
 from __future__ import annotations
@@ -222,9 +222,10 @@ def hits_count(text: Text, name: str) -> int:
 
 
 def stability(models: list[SkipGram], text: Text, results: Results) -> None:
-    """How many of ten neighbours two seeds agree on, for words of different frequency."""
+    """How many of ten neighbours two seeds agree on, and how long the vectors are, by the words' frequency."""
     counts = shared.bincount(text.train, minlength=len(text.vocabulary)).numpy()
     tables = [unit_rows(words_of(model, text).vectors) for model in models]
+    lengths = np.linalg.norm(words_of(models[0], text).vectors.numpy(), axis=1)
     for name, (least, below) in CLASSES.items():
         ids = np.flatnonzero((counts >= least) & (counts < below))
         found = [nearest(table, table[ids], 10, exclude=ids[:, None]).indices.numpy() for table in tables]
@@ -236,6 +237,7 @@ def stability(models: list[SkipGram], text: Text, results: Results) -> None:
         key = name.replace(" ", "_")
         results.metric(f"agree_{key}", float(np.mean(shares)))
         results.metric(f"agree_{key}_words", len(ids), unit="words")
+        results.metric(f"length_{key}", float(lengths[ids].mean()))
         print(
             f"  words that occur {name} times ({len(ids)}): two seeds agree on {np.mean(shares):.2f} of ten neighbours"
         )

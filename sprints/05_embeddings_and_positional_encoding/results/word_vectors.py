@@ -22,7 +22,7 @@ from shared.text import (
     subsample,
 )
 
-# The lists were written down before a model was trained, and words that the vocabulary lacks are left out by rule.
+# Both lists were written down before any vectors were judged by them; words that the vocabulary lacks are left out.
 GROUPS = {
     "family": "father mother son daughter brother sister husband wife uncle aunt cousin child children",
     "body": "hand heart eye head tongue face lips arm foot knee ear cheek breast",
