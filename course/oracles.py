@@ -34,6 +34,7 @@ def check(
     Up to FEW numbers are shown whole. Of more it is said how many differ, and the first that does; with `labels`, one
     for each number, the first few that differ are told by their labels.
     """
+    require(actual is not None, f"{what} is None: is a `return` missing?")
     actual, expected = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
     if actual.shape == expected.shape and np.allclose(actual, expected, rtol=0, atol=tolerance):
         return
@@ -100,7 +101,8 @@ def doing(what: str, hints: dict[str, str] | None = None) -> Iterator[None]:
     except (NotImplementedError, AssertionError):
         raise
     except Exception as error:
-        looks = "".join(f"\n{hint}" for part, hint in (hints or {}).items() if part in str(error))
+        fitting = dict.fromkeys(hint for part, hint in (hints or {}).items() if part in str(error))
+        looks = "".join(f"\n{hint}" for hint in fitting)
         if isinstance(error, NameError) and "'np'" in str(error):
             looks += (
                 "\nAn operation works on arrays of NumPy or CuPy alike: xp(x), from shared.arrays.device, is the "

@@ -49,6 +49,10 @@ def test_another_mistake_gets_no_name_and_a_wrong_shape_is_told():
     assert "has shape (1,), but () is expected" in message and "a dimension that is kept" in message
 
 
+def test_a_missing_return_is_told():
+    assert failure(lambda: check("the sum", None, [1, 2])) == "the sum is None: is a `return` missing?"
+
+
 def test_names_are_compared_in_order():
     check_names("the names", ["a", "b"], ["a", "b"], {})
     assert "the other way round" in failure(
@@ -61,9 +65,10 @@ def test_an_exception_is_told_with_its_hint_and_a_stub_speaks_for_itself():
         with doing("the mean", hints):
             raise ZeroDivisionError("division by zero")
 
-    assert failure(lambda: divide({"zero": "Is it empty?", "nan": "no"})) == (
-        "the mean ends in ZeroDivisionError: division by zero\nIs it empty?"
-    )
+    for hints in ({"zero": "Is it empty?", "nan": "no"}, {"zero": "Is it empty?", "by": "Is it empty?"}):
+        assert failure(lambda hints=hints: divide(hints)) == (
+            "the mean ends in ZeroDivisionError: division by zero\nIs it empty?"
+        )
     with pytest.raises(NotImplementedError, match="exercise 1"), doing("the mean"):
         raise NotImplementedError("exercise 1")
     assert failure(lambda: require([], "nothing there")) == "nothing there"

@@ -16,6 +16,7 @@ IDS = np.array([0, 1, 2, 0, 3])
 TABLE = np.array([[0, 1, 0, 1], [2, 0, 1, 0], [0, 2, 0, -1], [2, 0, -1, 0.0]])
 GRAD = np.array([[1, 0, 2, 0], [0, 3, 0, 0], [5, 0, 0, 1], [10, 20, 30, 40], [0, 0, 0, 7.0]])
 SHAPES = {
+    "not iterable": "Indices may have any shape, none at all included: weight[indices] takes them at once.",
     "too many indices": "weight[indices] has a row for each index, whatever the shape of the indices.",
     "out of bounds": "Indices name rows of the table; the result has num_embeddings of them.",
     "could not be broadcast": "grad is (*indices.shape, width): flatten both alike, to (places,) and (places, width).",

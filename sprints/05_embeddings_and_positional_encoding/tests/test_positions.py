@@ -19,6 +19,8 @@ TENSORS = {
     "could not broadcast": ANGLES,
     "does not fit": ANGLES,
     "shape": ANGLES,
+    "unknown dtype None": "dtype=None stands for the default dtype, dtypes.get_default_dtype().",
+    "Mul: shapes": "positions.unsqueeze(-1) is a column, and stands beside the row of frequencies.",
 }
 
 
@@ -203,6 +205,9 @@ BROADCAST = {
     "leaf": "`x += rows` changes x, which belongs to somebody else: x + rows is a new Tensor.",
     "in-place": "`x += rows` changes x, which belongs to somebody else: x + rows is a new Tensor.",
     "unsqueeze": "`self.table()` is a Tensor, (max_len, d_model).",
+    "no attribute 'pe'": "`self.table()` has the rows of either kind of positions.",
+    "no attribute 'weight'": "`self.table()` has the rows of either kind of positions.",
+    "'NoneType' object": "forward has to return x + rows after dropout: is a `return` missing?",
 }
 
 
@@ -236,6 +241,8 @@ def check_sums() -> None:
                 with doing(what, BROADCAST):
                     given = single(X)
                     out = module(given, start) if start else module(given)
+                    shape = tuple(out.shape)
+                require(shape == X.shape, f"{what} has shape {shape}, and should keep that of x, {X.shape}")
                 check(
                     what,
                     out.tolist(),

@@ -89,10 +89,11 @@ def check_nearest() -> None:
     vectors = shared.tensor(VECTORS)
     with doing("nearest of one query", SHAPES):
         found = nearest(vectors, vectors[2], 3)
+        indices, values = found.indices.tolist(), found.values.tolist()
     cosines = unit(VECTORS) @ unit(VECTORS)[2]
     check(
         "the three vectors nearest to the third of six, itself included",
-        found.indices.tolist(),
+        indices,
         ORDER[2, :3],
         {
             "the least similar: a large cosine is a small angle": ORDER[2, ::-1][:3],
@@ -103,7 +104,7 @@ def check_nearest() -> None:
             )[:3],
         },
     )
-    check("their cosines", found.values.tolist(), cosines[ORDER[2, :3]])
+    check("their cosines", values, cosines[ORDER[2, :3]])
     queries = [0, 4, 3]
     right = np.array([[i for i in ORDER[q] if i != q][:2] for q in queries])
     with doing("nearest of three queries with exclude", SHAPES):
@@ -199,9 +200,8 @@ def test_a_is_to_b_as_c_is_to_the_answer():
     u, triples, none = unit(MEANT), list(zip(a, b, c, strict=True)), [()] * len(asked)
     with doing("analogy", SHAPES):
         found = analogy(shared.tensor(MEANT), a, b, c)
-    require(
-        tuple(found.indices.shape) == (7, 1), f"indices of shape {tuple(found.indices.shape)}, where (Q, k) is (7, 1)"
-    )
+        shape = tuple(found.indices.shape)
+    require(shape == (7, 1), f"indices of shape {shape}, where (Q, k) is (7, 1)")
     right = answers(u[b] - u[a] + u[c], triples)
     mistakes = {
         "one of the three words asked about: they are no answers": answers(u[b] - u[a] + u[c], none),
