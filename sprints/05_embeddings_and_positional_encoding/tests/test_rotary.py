@@ -12,7 +12,7 @@ from shared.ops.rotary import Rotary, apply_rotary, pairs_of, position_angles, r
 SHAPES = {
     "broadcast": "cos and sin are (…, D/2), as a and b are: the first and the second numbers of the pairs.",
     "does not fit": "The gradient by x is (…, D); those by cos and sin are (…, D/2), a number for each pair.",
-    "expected 3": "Three gradients are returned: by x, by cos and by sin.",
+    "gradients, expected 3": "Three gradients are returned: by x, by cos and by sin.",
     "expected 3, got 0": "`forward` notes self.saved = (x, cos, sin) for backward.",
     "to unpack (expected 2": "pairs_of gives two indices: of the first and of the second numbers of the pairs.",
     "indices must be": "An index of the last dimension begins with `...`: (..., slice(0, None, 2)).",

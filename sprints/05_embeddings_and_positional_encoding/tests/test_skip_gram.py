@@ -191,7 +191,7 @@ SHAPES = {
     "shapes": "centers[:, None] is (B, 1, D), and stands beside candidates (B, 1 + K, D); scores are (B, 1 + K).",
     "broadcast": "centers[:, None] is (B, 1, D), and stands beside candidates (B, 1 + K, D); scores are (B, 1 + K).",
     "mismatch": "centers[:, None] is (B, 1, D), and stands beside candidates (B, 1 + K, D); scores are (B, 1 + K).",
-    "expected 2": "Two gradients are returned: by centers and by candidates.",
+    "gradients, expected 2": "Two gradients are returned: by centers and by candidates.",
     "cannot be converted": "The loss is one number, the mean over the pairs.",
     "expected 3, got 0": "`forward` notes in self.saved what backward needs.",
 }

@@ -38,7 +38,7 @@ def refused(call: Callable[[], object], kind: type[Exception], what: str, why: s
         return str(error)
     except Exception as error:
         require(False, f"{what} ends in {type(error).__name__}, where {kind.__name__} is expected: {why}")
-    require(False, f"{what} should be refused with a {kind.__name__}, but gives {got!r}: {why}")
+    require(False, f"{what} should be refused with {kind.__name__}, but gives {got!r}: {why}")
     return ""
 
 
@@ -102,7 +102,10 @@ def check_kept() -> None:
 def check_ids() -> None:
     """Text to ids."""
     words = WordVocabulary(("the", "dog", "bit", "man"), specials=())
-    with doing("encode", {"NoneType": "An unknown token has the id `self.unk_id`."}):
+    with doing(
+        "encode of the sentence",
+        {"token 'the', number 0": "its id 0 counts as False: `get(token) or …` takes it for missing."},
+    ):
         found = words.encode(DOG)
     same(
         f"the ids of {DOG!r}, with the = 0, dog = 1, bit = 2, man = 3",
