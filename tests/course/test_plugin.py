@@ -338,7 +338,7 @@ def test_the_alarm_leaves_the_handler_as_it_found_it() -> None:
 @pytest.mark.parametrize(("used", "status"), [(0.15, 0), (0.0, None), (0.2, None)], ids=["computes", "waits", "spent"])
 def test_a_test_that_computes_beside_other_work_is_given_more_time(used, status, monkeypatch) -> None:
     monkeypatch.setattr(isolation, "_cpu_seconds", lambda process: used)
-    monkeypatch.setattr(isolation, "GRACE", 0.0)
+    monkeypatch.setattr(isolation, "GRACE", 0.1)
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
