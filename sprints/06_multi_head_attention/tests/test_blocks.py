@@ -154,6 +154,15 @@ def check_all() -> None:
                     "" if diagonal is None else f", diagonal {diagonal}"
                 )
                 check_one(what, q, k, v, size, diagonal)
+    low = np.full((3, 1), -50.0), np.linspace(40, 41, 5)[:, None], rng.normal(size=(5, 2))
+    with np.errstate(all="ignore"), doing("attention in blocks where every score is near −1,000", SHAPES):
+        found = attention_in_blocks(*low, 0.5, 2)[0]
+    check(
+        "attention in blocks where every score is near −1,000",
+        np.nan_to_num(found),
+        at_once(*low, 0.5)[0],
+        {"a maximum that begins at 0: all exponentials are 0 then. It begins at −inf": np.zeros((3, 2))},
+    )
     q, k, v = (rng.normal(size=(6, 4)).astype(np.float32) for _ in range(3))
     before = [a.copy() for a in (q, k, v)]
     found = attention_in_blocks(q, k, v, 0.5, 4, 0)

@@ -413,7 +413,7 @@ def check_doors() -> None:
     check("nn.MultiheadAttention with one mask of numbers", numbers, right, wrong)
     with doing("is_causal=True with a mask of padding"):
         keys = shared.tensor(see[:, :, -1:])
-        causal = check_formula_runs("attention", "all_masks", lambda: ours(x, mask=keys, is_causal=True))
+        causal = ours(x, mask=keys, is_causal=True)
     free = ours(x, mask=keys).tolist()
     check(
         "nn.MultiHeadAttention with a mask of padding and is_causal=True",
@@ -421,6 +421,9 @@ def check_doors() -> None:
         right,
         {"is_causal that is not looked at": free},
     )
+    q, k, v = (shared.randn(1, 2, 3, 4) for _ in range(3))
+    with doing("F.scaled_dot_product_attention with is_causal=True"):
+        check_formula_runs("attention", "all_masks", lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
 def test_every_convention_arrives_as_one_mask_at_the_front_door():
