@@ -17,7 +17,9 @@ from shared.text.vocabulary import Vocabulary
 
 
 def unit_rows(vectors: Tensor) -> Tensor:
-    """Each vector (..., D) divided by its length; one of zeros stays as it is.
+    """Each vector (..., D) divided by its length, a new Tensor; one of zeros stays as it is.
+
+    `vectors.array` is the array in a Tensor, `Tensor(array)` the way back. Nothing is recorded for gradients.
 
     >>> import shared
     >>> unit_rows(shared.tensor([[3.0, 4.0], [0.0, 0.0]]))
@@ -52,7 +54,7 @@ def nearest(vectors: Tensor, queries: Tensor, k: int, exclude: Any = None) -> To
 
     `vectors` (V, D), `queries` (D,) or (Q, D) → both (k,) or (Q, k). `exclude` holds ids that must not be answers, as
     the word asked about, which is always nearest to itself: (E,) for one query, (Q, E) for several. RuntimeError
-    where fewer than k are left.
+    where fewer than k are left. `topk(similarities, k)` finds the k largest of each row, as values and indices.
 
     >>> import shared
     >>> vectors = shared.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [-1.0, 0.0]])

@@ -40,7 +40,8 @@ def skip_gram_pairs(ids: Any, window: int) -> tuple[Tensor, Tensor]:
 
     `ids` is a text (T,), a list, array or Tensor of integers. Each place is the center of up to 2 · window pairs, one
     with each neighbour to its left and to its right that the text has; so each pair of places comes twice, once from
-    either side. The pairs may come in any order. ValueError for a window below 1.
+    either side. The pairs may come in any order. ValueError for a window below 1. `_ids("skip_gram_pairs", ids)` is the
+    text as an array, `Tensor(array)` makes a Tensor of one.
 
     >>> centers, contexts = skip_gram_pairs([0, 1, 2, 0, 3], window=1)      # the dog bit the man
     >>> sorted(zip(centers.tolist(), contexts.tolist()))
@@ -61,7 +62,7 @@ def skip_gram_pairs(ids: Any, window: int) -> tuple[Tensor, Tensor]:
 def keep_probability(counts: Any, threshold: float) -> Tensor:
     """How likely each word is kept by `subsample`: min(1, √(threshold / f)), f its share of the text; float32 (V,).
 
-    `counts` (V,) says how often each word occurs; a word that never occurs gets 1.
+    `counts` (V,) says how often each word occurs (`as_tensor(counts).array`: as an array); one that never does gets 1.
     Source: Mikolov et al., 2013, equation 5 (which gives the probability to be left out).
 
     >>> keep_probability([90, 9, 1], threshold=0.1)
@@ -139,7 +140,8 @@ class NegativeSamplingLoss(Function):
 
         candidates[:, 0] are the vectors of the words that stood there, the others of K drawn at random. With the
         scores sₖ = candidateₖ · center, the loss of a pair is −log σ(s₀) − Σ log σ(−sₖ) over k = 1 … K, in nats;
-        the result is the mean over the B pairs. −log σ(s) = log(1 + e⁻ˢ) must not overflow for s far below 0.
+        the result is the mean over the B pairs. −log σ(s) = log(1 + e⁻ˢ) must not overflow for s far below 0. What
+        `backward` needs is noted in `self.saved`; `xp(centers)` is the library of the arrays, NumPy or CuPy.
         """
         module = xp(centers)
         scores = module.matmul(candidates, centers[:, :, None])[:, :, 0]
