@@ -75,15 +75,19 @@ def attention_gradient(
 ) -> tuple[Array, Array, Array]:
     """The gradients by q, k and v, each of its shape, from `grad` (…, L, F), the one by the result of `attention`.
 
-        dv = weightsᵀ · grad
-        dweights = grad · vᵀ
-        dscores = weights · (dweights − Σ over the keys of weights · dweights)
-        dq = dscores · k · scale,  dk = dscoresᵀ · q · scale
-
     `weights` are those that `attention` returned: 0 where a mask let nothing through, so that nothing comes back there
-    either. With `factors`, of their shape, the values were weighted by weights · factors (dropout). Tensors, for which
-    a gradient of the gradient is asked, do as well as arrays: they have the operators, `.mT` and `.sum` in common.
+    either, and the mask itself is not needed. With `factors`, of their shape, the values were averaged with weights ·
+    factors (dropout), after the softmax. Tensors, for which a gradient of the gradient is asked, do as well as arrays:
+    they have the operators, `.mT` and `.sum` in common. No argument is changed.
+
+    >>> import numpy as np
+    >>> q, k, v = np.array([[1.0, 2.0]]), np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[2.0], [4.0]])
+    >>> weights = attention(q, k, v, None, 0.5)[1]
+    >>> [x.tolist() for x in attention_gradient(q, k, v, weights, np.array([[1.0]]), 0.5)]
+    [[[-0.5, 0.25]], [[-0.25, -0.5], [0.25, 0.5]], [[0.5], [0.5]]]
     """
+    # dv = weightsᵀ · grad, dweights = grad · vᵀ, dscores = weights · (dweights − Σ over the keys of weights · dweights)
+    # dq = dscores · k · scale, dk = dscoresᵀ · q · scale
     to_v = (weights if factors is None else weights * factors).mT @ grad
     to_weights = grad @ v.mT
     if factors is not None:
