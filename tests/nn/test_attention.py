@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -448,3 +449,15 @@ def test_masks_of_tokens_and_of_lengths():
     with pytest.raises(RuntimeError, match=r"tokens of shape \(B, S\)"):
         padding_mask(shared.tensor([1, 2]))
     assert additive_mask(by_length, shared.float64).dtype == shared.float64
+
+
+@needs_torch
+def test_the_golden_numbers_of_sprint_06_are_pytorchs():
+    from tests.nn import make_sprint_06_golden as golden
+
+    kept = json.loads(golden.FILE.read_text(encoding="utf-8"))
+    assert kept["given"] == golden.inputs()
+    found = golden.outcomes(kept["given"])
+    for name, expected in kept["pytorch"].items():
+        for what, values in expected.items():
+            np.testing.assert_allclose(found[name][what], values, atol=2e-6, err_msg=f"{name}, {what}")
