@@ -23,6 +23,7 @@ SHAPES = {
     "shape mismatch": "grad is (*indices.shape, width): flatten both alike, to (places,) and (places, width).",
     "non-broadcastable": "grad is (*indices.shape, width): flatten both alike, to (places,) and (places, width).",
     "does not fit": "The gradient has the table's shape, (num_embeddings, width).",
+    "size 0": "There may be no indices at all; then the gradient is 0 everywhere.",
     "zero-size": "There may be no indices at all; then the gradient is 0 everywhere.",
     "index 0 is out of bounds": "There may be no indices at all; then the gradient is 0 everywhere.",
     "matmul": "One-hot rows are (places, num_embeddings): onehotᵀ · grad for grad flattened to (places, width).",

@@ -196,8 +196,9 @@ D, MOST = 4, 7
 ROWS = np.random.default_rng(0).normal(size=(MOST, D))  # what the learned positions hold in these tests
 X = np.random.default_rng(1).normal(size=(3, 3, D))  # as many texts as steps: exchanged axes fit too
 BESIDE = (
-    "T rows from `start` on, (T, d_model), stand beside (B, T, d_model) as they are; beside (T, B, d_model) they need "
-    "an axis of length 1 in the middle, rows.unsqueeze(1)."
+    "T rows from `start` on, (T, d_model), T being the length of the text (x.shape[-2], or x.shape[0] where the sequence "
+    "comes first), stand beside (B, T, d_model) as they are; beside (T, B, d_model) they need an axis of length 1 in "
+    "the middle, rows.unsqueeze(1)."
 )
 BROADCAST = {
     "broadcast": BESIDE,
@@ -272,7 +273,16 @@ def check_sums() -> None:
                 what, BROADCAST | {"shape": "x with two dimensions is one text, (T, d_model), in either layout."}
             ):
                 out = module(single(X[0, :2]), 1)
-            check(what, out.tolist(), X[0, :2] + table[1:3], tolerance=1e-5)
+            check(
+                what,
+                out.tolist(),
+                X[0, :2] + table[1:3],
+                {
+                    "an axis in the middle, as for (seq, batch, d_model): a single text has no batch": X[0, :2]
+                    + table[1:3, None]
+                },
+                tolerance=1e-5,
+            )
             longer = np.arange(2 * MOST * D).reshape((2, MOST, D) if batch_first else (MOST, 2, D)) / 10
             with doing(f"{kind}, two texts of seven words", BROADCAST):
                 out = module(single(longer))
