@@ -197,8 +197,8 @@ ROWS = np.random.default_rng(0).normal(size=(MOST, D))  # what the learned posit
 X = np.random.default_rng(1).normal(size=(3, 3, D))  # as many texts as steps: exchanged axes fit too
 BESIDE = (
     "T rows from `start` on, (T, d_model), T being the length of the text (x.shape[-2], or x.shape[0] where the "
-    "sequence comes first), stand beside (B, T, d_model) as they are; beside (T, B, d_model) they need an axis of length 1 in "
-    "the middle, rows.unsqueeze(1)."
+    "sequence comes first), stand beside (B, T, d_model) as they are; beside (T, B, d_model) they need an axis of "
+    "length 1 in the middle, rows.unsqueeze(1)."
 )
 BROADCAST = {
     "broadcast": BESIDE,
