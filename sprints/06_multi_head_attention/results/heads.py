@@ -1,6 +1,6 @@
 """Note 04: two heads by hand, a task that one head cannot do, what four heads learnt, and what a cache saves.
 
-python sprints/06_multi_head_attention/results/heads.py          about a minute on one core
+python sprints/06_multi_head_attention/results/heads.py          about two minutes on one core
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def draw_pairs(results: Results, seeds: int) -> plt.Figure:
     for i, heads in enumerate((1, 2, 4)):
         runs = [train_pairs(heads, seed) for seed in range(seeds)]
         right = [100 * accuracy for _, accuracy in runs]
-        axes[0].scatter([str(heads)] * seeds, right, color=COLORS[i], zorder=3)
+        axes[0].scatter([i + (n - seeds / 2) / 60 for n in range(seeds)], right, 14, color=COLORS[i], zorder=3)
+        results.metric(f"pairs_{heads}_all_right", sum(r > 99.9 for r in right), unit="seeds")
         for name, value in (("mean", np.mean(right)), ("lowest", min(right)), ("highest", max(right))):
             results.metric(f"pairs_{heads}_{name}", round(float(value), 1), unit="%")
         if heads < 4:
@@ -106,6 +107,7 @@ def draw_pairs(results: Results, seeds: int) -> plt.Figure:
             maps += list(runs[0][0].weights(x).numpy().mean(0))
         print(f"two lookups, {heads} heads: {[round(r, 1) for r in right]}")
     results.metric("pairs_seeds", seeds, unit="seeds")
+    axes[0].set_xticks(range(3), ["1", "2", "4"])
     axes[0].set(xlabel="number of heads", ylabel="answers right, %", ylim=(0, 104), title="Two things to look up")
     for axis, weights, title in zip(axes[1:], maps, ("the only head", "first of two", "second of two"), strict=True):
         draw_map(axis, weights, title)
@@ -208,6 +210,7 @@ def draw_cache(results: Results, repeats: int) -> plt.Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="seeds of each training (at least 3)")
+    parser.add_argument("--pairs", type=int, default=20, help="seeds of the task with two lookups")
     parser.add_argument("--repeats", type=int, default=15, help="of which the fastest counts")
     options = parser.parse_args()
     use_style()
@@ -219,7 +222,7 @@ def main() -> None:
         "with two, the first head looks at dog and man alike, the second at dog and away from man.",
     )
     results.figure(
-        draw_pairs(results, options.seeds),
+        draw_pairs(results, options.pairs),
         "two_lookups",
         alt="Accuracy with one, two and four heads on a task with two answers for each place, and attention maps: the "
         "only head shares itself between the mirrored place and the place before, of two heads each takes one.",
