@@ -22,9 +22,11 @@ BIT = 2
 
 SHAPES = {
     "matmul": "q (…, L, E) meets k with its last two axes exchanged, (…, E, S); the weights (…, L, S) meet v.",
-    "broadcast": "The scores are (…, L, S); a number per query, as a row's maximum or sum, keeps its axis: (…, L, 1).",
+    "broadcast": "The scores are (…, L, S); a number per query, as a row's maximum or sum, keeps its axis: (…, L, 1). "
+    "With leading axes .T turns all of them around; swapaxes(-1, -2), or .mT, exchanges the last two.",
     "axes": "There may be any number of leading axes: exchange the last two by name, swapaxes(-1, -2).",
     "expected 2": "attention returns two arrays: the result and the weights.",
+    "NoneType": "Is there a function without a return? attention returns two arrays: the result and the weights.",
 }
 
 

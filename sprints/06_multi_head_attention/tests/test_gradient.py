@@ -14,7 +14,8 @@ from shared.nn import functional as F
 NAMES = ("queries", "keys", "values")
 SHAPES = {
     "matmul": "dq is (…, L, E), dk (…, S, E), dv (…, S, F): the shapes say which product it is, of what.",
-    "broadcast": "Σ over the keys keeps its axis, (…, L, 1), to stand beside the weights (…, L, S).",
+    "broadcast": "Σ over the keys keeps its axis, (…, L, 1), to stand beside the weights (…, L, S). With leading axes "
+    ".T turns all of them around; .mT exchanges the last two.",
     "expected 3": "Three gradients are returned: by q, by k and by v.",
     "axes": "There may be any number of leading axes: .mT exchanges the last two.",
 }

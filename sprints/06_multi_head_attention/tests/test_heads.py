@@ -16,15 +16,15 @@ from shared.nn import functional as F
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))  # tests/nn/make_sprint_06_…
 SHAPES = {
-    "view": "(B, L, H · E) has its numbers per token side by side: cut the last dimension, then exchange two.",
-    "reshape": "The heads of (B, L, d) are (B, H, L, d / H): cut the last dimension, then exchange two.",
+    "invalid": "The heads of (B, L, d) are (B, H, L, d / H): cut the last dimension, then exchange two, and back.",
+    "view": "What was exchanged does not lie side by side in memory: reshape copies where it must, view refuses.",
     "unpack": "The sizes are B, L and H · E on one side, B, H, L and E on the other.",
 }
 CALLS = {
     "unpack": "The result is a Tensor, and a pair (out, weights) only with need_weights.",
     "broadcast": "A mask meets the scores (B, H, L, S): one that is (B, L, S) needs a dimension of 1 for the heads.",
     "split": "in_proj makes 3 · d_model numbers of each token: queries, keys and values, d_model each.",
-    "NoneType": "key, value, mask, cache and the biases may be None.",
+    "NoneType": "key, value, mask, cache and the biases may be None; ops.attention_with_weights wants a scale.",
     "mat1": "Each third of in_proj's weight is (d_model, d_model), for F.linear.",
 }
 
