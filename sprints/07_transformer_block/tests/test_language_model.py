@@ -11,8 +11,10 @@ from types import ModuleType
 import shared
 from course.oracles import doing, require
 
-# The model's perplexity over that of counted bigrams: 0.651 to 0.674 over the seeds 0 to 9 (results/language_model.py).
-BOUND = 0.75
+# The model's perplexity over that of counted bigrams: 0.746 to 0.809 over the seeds 0 to 9. (That of the longer training
+# in results/language_model.py is 0.65 to 0.67; here it takes two seconds.)
+BOUND = 0.9
+UNSEEN = 1 << 14  # characters of the test part
 
 
 def language_model() -> ModuleType:
@@ -29,12 +31,13 @@ def language_model() -> ModuleType:
 def test_a_small_language_model_is_less_surprised_than_counted_bigrams(record_property):
     lm = language_model()
     text = lm.corpus()
-    baseline = lm.bigram_nats(lm.bigrams(text.train, text.vocab_size), text.test)
+    unseen = text.test[:UNSEEN]
+    baseline = lm.bigram_nats(lm.bigrams(text.train, text.vocab_size), unseen)
     shared.manual_seed(0)
     with doing("training a small language model"):
-        model = lm.LanguageModel(text.vocab_size, max_len=32)
-        losses = lm.train(model, text.train, steps=400, length=32, seed=0)
-        nats = lm.model_nats(model, text.test)
+        model = lm.LanguageModel(text.vocab_size, d_model=48, max_len=32)
+        losses = lm.train(model, text.train, steps=300, length=32, lr=1e-2, seed=0)
+        nats = lm.model_nats(model, unseen)
     ratio = math.exp(nats - baseline)
     record_property("perplexity", math.exp(nats))
     require(
@@ -44,13 +47,13 @@ def test_a_small_language_model_is_less_surprised_than_counted_bigrams(record_pr
     )
     require(
         ratio < BOUND,
-        f"after 400 steps the perplexity on unseen text is {math.exp(nats):.2f}, {ratio:.2f} times the "
+        f"after 300 steps the perplexity on unseen text is {math.exp(nats):.2f}, {ratio:.2f} times the "
         f"{math.exp(baseline):.2f} of counted bigrams, which see one character; less than {BOUND} times is asked for. "
         f"The training loss went from {losses[0]:.2f} to {losses[-1]:.2f} nats. Do the blocks use their attention, "
         "their feed-forward network and their residual connections? Does a token see only what comes before it?",
     )
     require(
-        ratio > 0.3,
+        ratio > 0.4,
         f"the perplexity on unseen text is {math.exp(nats):.2f}, only {ratio:.2f} times that of bigrams: no model "
-        "of this size reads so well after 400 steps, unless it sees the characters that it is to predict",
+        "of this size reads so well after 300 steps, unless it sees the characters that it is to predict",
     )
