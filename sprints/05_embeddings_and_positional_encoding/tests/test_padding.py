@@ -85,6 +85,13 @@ def check_values() -> None:
             rows.T,
             {"a batch_first that is not looked at": rows, "the other side": (left if side == "right" else right).T},
         )
+    for side in ("right", "left"):
+        with doing(
+            f"pad_sequence with an empty sequence, padding_side={side!r}",
+            {"": "A text may be empty, and then nothing is written: a slice from −0 on is everything, not nothing."},
+        ):
+            out = pad_sequence([ids()[2], ids()[1][:0]], batch_first=True, padding_value=-1, padding_side=side)
+        check(f"[[9, 4], []] filled up with −1, padding_side={side!r}", out.tolist(), [[9, 4], [-1, -1]])
     vectors = [shared.tensor(np.arange(2.0 * n).reshape(n, 2).astype("float32")) for n in (2, 3)]
     out = padded("sequences of vectors", vectors, batch_first=True)
     check("sequences of vectors, (2, 2) and (3, 2)", out.tolist(), [[[0, 1], [2, 3], [0, 0]], [[0, 1], [2, 3], [4, 5]]])

@@ -383,8 +383,8 @@ def test_the_loss_asks_a_question_for_each_word_and_its_gradient_is_exact():
 
 TWINS = 20
 # What is asked for, and what the reference did over the seeds 0 to 19, on TinyShakespeare and on Python's own text:
-LOSS = 2.3  # at most 2.100 and 2.069
-FOUND = 0.5  # at least 0.70 and 0.85
+LOSS = 2.35  # at most 2.194 and 2.216
+FOUND = 0.3  # at least 0.55 and 0.45
 
 
 @pytest.fixture(scope="module")
@@ -395,13 +395,13 @@ def text() -> tuple[shared.Tensor, WordVocabulary, list[str]]:
     written with a mark. So it is known which words are used alike.
     """
     part = shared.data.load("tinyshakespeare", fallback=True)[0]
-    words = [word for word in split_words(part.text[:400_000].lower()) if word[0].isalpha()]
+    words = [word for word in split_words(part.text[:250_000].lower()) if word[0].isalpha()]
     names = sorted(word for word, _ in Counter(words).most_common(TWINS))
     lot = np.random.default_rng(0).random(len(words)) < 0.5
     chosen = set(names)
     words = [f"{word}*" if word in chosen and by_lot else word for word, by_lot in zip(words, lot, strict=True)]
     counts = Counter(words)
-    kept = [word for word, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))][:300]
+    kept = [word for word, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))][:200]
     vocabulary = WordVocabulary(kept, specials=(), splitter="spaces")
     places = {word: i for i, word in enumerate(kept)}
     return shared.tensor([places[word] for word in words if word in places]), vocabulary, names
