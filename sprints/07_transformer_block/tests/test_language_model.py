@@ -11,8 +11,8 @@ from types import ModuleType
 import shared
 from course.oracles import doing, require
 
-# The model's perplexity over that of counted bigrams: 0.746 to 0.809 over the seeds 0 to 9. (That of the longer training
-# in results/language_model.py is 0.65 to 0.67; here it takes two seconds.)
+# The model's perplexity over that of counted bigrams: 0.746 to 0.809 over the seeds 0 to 9. With the longer training of
+# results/language_model.py it is 0.65 to 0.67; this one takes two seconds.
 BOUND = 0.9
 UNSEEN = 1 << 14  # characters of the test part
 
