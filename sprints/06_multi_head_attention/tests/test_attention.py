@@ -365,6 +365,12 @@ def check_variance() -> None:
             f"at width {width} the largest of 60 weights is {largest:.2f} on average: the softmax is saturated, and a "
             "saturated softmax has almost no gradient",
         )
+        plain = attention_weights(attention_scores(q, k, None, 1.0)).max(axis=-1).mean()
+        require(
+            plain > 0.6 or width < 64,
+            f"at width {width} and with a scale of 1 the largest of 60 weights is {plain:.2f} on average, and more than "
+            "0.6 is expected: the scale is an argument, and a softmax without it is saturated",
+        )
 
 
 def test_the_scale_keeps_the_variance_of_the_scores_at_every_width():
