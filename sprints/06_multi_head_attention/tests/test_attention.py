@@ -368,7 +368,7 @@ def check_variance() -> None:
         plain = attention_weights(attention_scores(q, k, None, 1.0)).max(axis=-1).mean()
         require(
             plain > 0.6 or width < 64,
-            f"at width {width} and with a scale of 1 the largest of 60 weights is {plain:.2f} on average, and more than "
+            f"at width {width} and with scale 1 the largest of 60 weights is {plain:.2f} on average, and more than "
             "0.6 is expected: the scale is an argument, and a softmax without it is saturated",
         )
 
