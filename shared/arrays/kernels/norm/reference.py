@@ -227,8 +227,8 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
 def rms_norm_input(grad: Array, x: Array, inv_rms: Array, weight: Array | None) -> tuple[Array, Array]:
     """The gradients of `rms_norm` by x and weight, from that of its result (R, D): (R, D) and (D,).
 
-    `x` (R, D) is what `rms_norm` was given, `inv_rms` (R, 1) what it returned; `weight` (D,), or None for 1, and yet its
-    gradient is returned. All may be Tensors, where this gradient is to be differentiated again.
+    `x` (R, D) is what `rms_norm` was given, `inv_rms` (R, 1) what it returned; `weight` is (D,), or None for 1, and yet
+    its gradient is returned. All may be Tensors, where this gradient is to be differentiated again.
     """
     # As in `normalize_rows_input`, without the mean: dx = inv_rms · (g − x̂ · mean(g · x̂)).
     normalized = x * inv_rms
