@@ -231,8 +231,12 @@ def _forward_piece(q, k, v, mask, kind, out, logs, sizes, units, diagonal, scale
                 count = min(columns, keys - first_key)
                 _turn(k_at + first_key * k[3] * size, k[3], count, turned, scale)
                 v_rows = v_at + first_key * v[3] * size, v[3]
-                start = max(0, first_key - diagonal) // block_rows * block_rows  # queries before see none of these keys
-                for i in range(start, queries, block_rows):
+                start = max(0, first_key - diagonal)  # queries before see none of these keys
+                if first_key == 0:
+                    for r in range(min(start, queries)):  # and here they see none at all
+                        _clear(_row(out_at + r * out[3] * size, value_width, logs))
+                        largest[r], totals[r] = -np.inf, 0
+                for i in range(start // block_rows * block_rows, queries, block_rows):
                     rows = min(block_rows, queries - i)
                     seen = min(count, i + rows + diagonal - first_key)
                     if seen <= 0:
@@ -320,8 +324,11 @@ def _backward_piece(q, k, v, mask, kind, out, logs, grad, to_q, to_k, to_v, size
                     (to_k_at + first_key * to_k[3] * size, to_k[3]),
                     (to_v_at + first_key * to_v[3] * size, to_v[3]),
                 )
-                start = max(0, first_key - diagonal) // block_rows * block_rows
-                for i in range(start, queries, block_rows):
+                start = max(0, first_key - diagonal)
+                if first_key == 0:
+                    for r in range(min(start, queries)):
+                        _clear(_row(to_q_at + r * to_q[3] * size, width, logs))
+                for i in range(start // block_rows * block_rows, queries, block_rows):
                     rows = min(block_rows, queries - i)
                     seen = min(count, i + rows + diagonal - first_key)
                     if seen <= 0:
