@@ -28,11 +28,12 @@ def check(
     mistakes: dict[str, Any] | None = None,
     tolerance: float = 1e-4,
     labels: Sequence[str] | None = None,
+    source: str = "by hand",
 ) -> None:
     """Fail with `what`, the mistake among `mistakes` whose value `actual` has, and then the numbers.
 
     Up to FEW numbers are shown whole. Of more it is said how many differ, and the first that does; with `labels`, one
-    for each number, the first few that differ are told by their labels.
+    for each number, the first few that differ are told by their labels. `source` says where `expected` comes from.
     """
     require(actual is not None, f"{what} is None: is a `return` missing?")
     actual, expected = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
@@ -45,14 +46,16 @@ def check(
     ]
     looks = f"\nThat is what one gets from: {hints[0]}." if hints else ""
     require(actual.shape == expected.shape, f"{what} has shape {actual.shape}, but {expected.shape} is expected{looks}")
-    pytest.fail(f"{what}:{looks}\n{_numbers(actual, expected, tolerance, labels)}", pytrace=False)
+    pytest.fail(f"{what}:{looks}\n{_numbers(actual, expected, tolerance, labels, source)}", pytrace=False)
 
 
-def _numbers(actual: np.ndarray, expected: np.ndarray, tolerance: float, labels: Sequence[str] | None) -> str:
+def _numbers(
+    actual: np.ndarray, expected: np.ndarray, tolerance: float, labels: Sequence[str] | None, source: str
+) -> str:
     """What came out beside what should have, in a few lines."""
     if labels is None and actual.size <= FEW:
         shown = [np.array2string(a, precision=4, suppress_small=False) for a in (actual, expected)]
-        return f"{shown[0]}\nby hand:\n{shown[1]}"
+        return f"{shown[0]}\n{source}:\n{shown[1]}"
     places = np.argwhere(~np.isclose(actual, expected, rtol=0, atol=tolerance))
     lines = [f"{len(places)} of {actual.size} numbers differ, shape {actual.shape}"]
     for place in map(tuple, places[: 3 if labels else 1].tolist()):
@@ -61,7 +64,7 @@ def _numbers(actual: np.ndarray, expected: np.ndarray, tolerance: float, labels:
             if labels
             else f"the first at [{', '.join(map(str, place))}]"
         )
-        lines.append(f"{where}: yours {actual[place]:.5g}, by hand {expected[place]:.5g}")
+        lines.append(f"{where}: yours {actual[place]:.5g}, {source} {expected[place]:.5g}")
     return "\n".join(lines)
 
 

@@ -29,6 +29,10 @@ def test_the_mistake_stands_before_the_numbers_and_many_numbers_are_not_listed()
     assert message.endswith("2 of 60 numbers differ, shape (60,)\nthe first at [7]: yours nan, by hand 7")
     lines = failure(lambda: check("the sum", [2.0, 4.0], [1, 2], {"twice the sum": [2, 4]})).splitlines()
     assert lines == ["the sum:", "That is what one gets from: twice the sum.", "[2. 4.]", "by hand:", "[1. 2.]"]
+    for values in ([2.0, 4.0], np.arange(60.0)):
+        assert "computed slowly" in failure(
+            lambda values=values: check("the sum", values, np.zeros(len(values)), source="computed slowly")
+        )
 
 
 def test_numbers_with_labels_are_told_by_them():

@@ -6,7 +6,7 @@ import numpy as np
 
 import shared
 from course.oracles import check, doing, require
-from shared.ops.sequence import pad_sequence
+from shared.ops.sequence import PadSequence, pad_sequence
 from shared.text import BucketBatchSampler, PadCollate
 
 SENTENCES = [[5, 6, 7], [8], [9, 4]]  # as ids, of the lengths 3, 1 and 2
@@ -130,6 +130,15 @@ def check_gradients() -> None:
                     "a sum over the batch: no two sequences share a place": rows.sum(0)[cut],
                 },
             )
+    padding = PadSequence(True, 0.0, "right")
+    padding(shared.tensor([1.0, 2.0]).requires_grad_(), shared.tensor([3.0]))
+    with doing("the backward pass of padding where only the first of two sequences needs a gradient", hints):
+        found = tuple(padding.backward(np.ones((2, 2), dtype="float32")))
+    require(
+        found[0] is not None and len(found) == 2 and found[1] is None,
+        "the gradients of two sequences, of which only the first needs one, are an array and None; here they are "
+        f"{', '.join('None' if g is None else 'an array' for g in found)}: self.needs[i] says who needs one",
+    )
     x = [shared.tensor(np.array(v, dtype="float32")).requires_grad_() for v in ([2.0, 3.0], [4.0])]
     with doing(
         "the gradient of padding differentiated once more",

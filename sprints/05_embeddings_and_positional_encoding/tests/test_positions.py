@@ -137,7 +137,7 @@ def check_encoding() -> None:
         own = np.arange(length)[:, None] * 10000.0 ** (-np.arange(d_model) / d_model)
         each = np.where(np.arange(d_model) % 2, np.cos(own), np.sin(own))
         double = np.arange(length)[:, None] * 10000.0 ** (-2 * np.arange(d_model) / d_model)
-        right = slowly(length, d_model)
+        right = slowly(length, d_model).astype(np.float32)  # as the result is, so that equal ones print alike
         with doing(f"sinusoidal_encoding({length}, {d_model})", TENSORS):
             found = sinusoidal_encoding(length, d_model)
         is_tensor("sinusoidal_encoding", found, shared.float32)
@@ -227,6 +227,45 @@ def single(values: object) -> shared.Tensor:
     return shared.tensor(np.array(values, dtype=np.float32))
 
 
+def check_tables() -> None:
+    """The vectors of all positions, before anything is added."""
+    for kind, d_model, max_len in (
+        ("sinusoids", D, MOST),
+        ("sinusoids", 1, MOST),
+        ("sinusoids", D, 1),
+        ("learned positions", D, MOST),
+    ):
+        module = {"sinusoids": nn.PositionalEncoding, "learned positions": nn.LearnedPositionalEncoding}[kind](
+            d_model, dropout=0.0, max_len=max_len
+        )
+        table = slowly(max_len, d_model) if kind == "sinusoids" else module.weight.tolist()
+        with doing(f"table() of {kind}"):
+            found = module.table()
+        require(isinstance(found, shared.Tensor), f"table() of {kind} gives {type(found).__name__}, and not a Tensor")
+        check(
+            f"table() of {kind}, (max_len, d_model), with max_len={max_len} and d_model={d_model}",
+            found.tolist(),
+            table,
+            {
+                "the buffer with its axis for the batch: pe is (max_len, 1, d_model)": np.expand_dims(table, 1),
+                "all axes of length 1 taken away, as squeeze() does: only the middle one is to go": np.squeeze(table),
+            },
+            tolerance=1e-5,
+        )
+    module, table = made("sinusoids")
+    module.load_state_dict({"pe": single(ROWS[:, None])})
+    with doing("table() of sinusoids after a state dict was loaded"):
+        found = module.table()
+    check(
+        "table() of sinusoids after a state dict with other numbers was loaded",
+        found.tolist(),
+        ROWS,
+        {"sinusoids computed anew: the rows are those of the buffer `self.pe`, which was loaded": table},
+        tolerance=1e-5,
+        source="loaded",
+    )
+
+
 def check_sums() -> None:
     """What is added, in each layout."""
     for kind in ("sinusoids", "learned positions"):
@@ -264,6 +303,7 @@ def check_sums() -> None:
                         "positions added twice": 2 * right - X,
                     },
                     tolerance=1e-5,
+                    source="row by row",
                 )
                 require(
                     (given.numpy() == single(X).numpy()).all(), f"{what} changes x itself: x + rows is a new Tensor"
@@ -282,6 +322,7 @@ def check_sums() -> None:
                     + table[1:3, None]
                 },
                 tolerance=1e-5,
+                source="row by row",
             )
             longer = np.arange(2 * MOST * D).reshape((2, MOST, D) if batch_first else (MOST, 2, D)) / 10
             with doing(f"{kind}, two texts of seven words", BROADCAST):
@@ -291,6 +332,7 @@ def check_sums() -> None:
                 out.tolist(),
                 longer + (table if batch_first else table[:, None]),
                 tolerance=1e-5,
+                source="row by row",
             )
 
 
@@ -378,17 +420,6 @@ def check_learning() -> None:
         },
     )
     check("the gradient by x, which is what came from above", x.grad.tolist(), factors)
-    for kind in ("sinusoids", "learned positions"):
-        module, table = made(kind)
-        with doing(f"table() of {kind}"):
-            found = module.table()
-        check(
-            f"table() of {kind}, (max_len, d_model)",
-            found.tolist(),
-            table,
-            {"the buffer with its axis for the batch: pe is (max_len, 1, d_model)": table[:, None]},
-            tolerance=1e-5,
-        )
     shared.manual_seed(0)
     module = nn.LearnedPositionalEncoding(50, max_len=400)
     parameter = module.weight
@@ -428,6 +459,7 @@ def check_learning() -> None:
 
 
 def test_each_word_gets_the_vector_of_its_position():
+    check_tables()
     check_sums()
     check_limits()
     check_dropout()

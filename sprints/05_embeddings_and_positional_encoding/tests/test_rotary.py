@@ -34,14 +34,21 @@ def turned(x: np.ndarray, angles: np.ndarray, interleaved: bool, by: float = 1.0
 
 def check_pairs() -> None:
     """Which numbers belong together."""
-    for interleaved, right in ((True, [[0, 2, 4], [1, 3, 5]]), (False, [[0, 1, 2], [3, 4, 5]])):
+    found = {}
+    for interleaved in (True, False):
         numbers = np.stack([np.arange(6)] * 2)
         with doing(f"pairs_of(6, interleaved={interleaved})", SHAPES):
             first, second = pairs_of(6, interleaved)
-            found = [numbers[first].tolist(), numbers[second].tolist()]
+            found[interleaved] = [numbers[first].tolist(), numbers[second].tolist()]
+    require(
+        found[True] != found[False],
+        f"pairs_of(6, …) finds the pairs at {found[True]} with interleaved=True and with False: `interleaved` is not "
+        "looked at",
+    )
+    for interleaved, right in ((True, [[0, 2, 4], [1, 3, 5]]), (False, [[0, 1, 2], [3, 4, 5]])):
         check(
             f"where the first and the second numbers of the pairs are among six, interleaved={interleaved}",
-            found,
+            found[interleaved],
             [[row, row] for row in right],
             {
                 "the two ways exchanged: interleaved pairs are neighbours, 2k and 2k + 1": [
@@ -96,6 +103,7 @@ def check_rotation() -> None:
             found,
             own,
             {name: [value] for name, value in wrong.items()},
+            source="as a product of complex numbers",
         )
         if not interleaved:
             right[2], right[5] = 3 * 0.6 - 10 * 0.8, 10 * 0.6 + 3 * 0.8
@@ -119,6 +127,7 @@ def check_rotation() -> None:
                 "a rotation to the other side": turned(values, -angles, interleaved),
                 "the other kind of pairs": turned(values, angles, not interleaved),
             },
+            source="pair by pair",
         )
         require(found.dtype == np.float32, f"float32 turned is {found.dtype}: make room in x's dtype")
 
@@ -178,12 +187,21 @@ def check_gradients() -> None:
                 leaf.grad.tolist(),
                 slopes[name],
                 wrong[name],
+                source="by finite differences",
             )
         alone = shared.tensor(values["x"]).requires_grad_()
+        rotary = Rotary(interleaved)
         with doing("Rotary's backward pass where cos and sin need no gradient", SHAPES):
-            out = Rotary(interleaved)(alone, shared.tensor(cos), shared.tensor(sin))
+            out = rotary(alone, shared.tensor(cos), shared.tensor(sin))
+            kept = rotary.saved[0]
             (out * shared.tensor(factors)).sum().backward()
-        check("the gradient by x alone", alone.grad.tolist(), slopes["x"], wrong["x"])
+        require(alone.grad is not None, "x gets no gradient where it alone needs one: self.needs[0] is what counts")
+        check("the gradient by x alone", alone.grad.tolist(), slopes["x"], wrong["x"], source="by finite differences")
+        require(
+            kept is None,
+            "x is kept where neither cos nor sin needs a gradient: the one by x does without it, and x is memory that "
+            "is held until backward, in each layer; self.saved[0] is None then",
+        )
         alone = shared.tensor(cos).requires_grad_()
         with doing("Rotary's backward pass where only cos needs a gradient", SHAPES):
             out = Rotary(interleaved)(shared.tensor(values["x"]), alone, shared.tensor(sin))
@@ -192,7 +210,13 @@ def check_gradients() -> None:
             alone.grad is not None,
             "cos gets no gradient where it alone needs one: x has to be kept for it, if self.needs[1] or self.needs[2]",
         )
-        check("the gradient by cos alone", alone.grad.tolist(), slopes["cos"], wrong["cos"])
+        check(
+            "the gradient by cos alone",
+            alone.grad.tolist(),
+            slopes["cos"],
+            wrong["cos"],
+            source="by finite differences",
+        )
         x = shared.tensor(values["x"]).requires_grad_()
         with doing("the gradient of a rotation differentiated once more", TENSORS):
             out = Rotary(interleaved)(x, shared.tensor(np.cos(cos)), shared.tensor(np.sin(cos)))
