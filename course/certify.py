@@ -44,8 +44,12 @@ class Verdict:
 
 
 def tests_of(sprint: Sprint, exercise: Exercise) -> tuple[str, ...]:
-    """Node ids, from the repository's root, of the milestone tests that judge an exercise."""
-    chosen = [m for m in sprint.milestones if m.id in exercise.milestones]
+    """Node ids, from the repository's root, of the milestone tests that judge an exercise, in the order it lists them.
+
+    A failure of the first is what the learner reads first.
+    """
+    by_id = {milestone.id: milestone for milestone in sprint.milestones}
+    chosen = [by_id[name] for name in exercise.milestones if name in by_id]
     return tuple(f"sprints/{sprint.folder.name}/tests/{milestone.test}" for milestone in chosen)
 
 

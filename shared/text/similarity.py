@@ -1,8 +1,8 @@
 """Which vectors point the same way: cosine similarity, nearest neighbours, and analogies.
 
 vectors = WordVectors(vocabulary, model.center.weight)
-vectors.neighbours("king", 3)              # [("richard", 0.81), …]
-vectors.analogy("man", "king", "woman")    # man is to king as woman is to …
+vectors.neighbours("king", 3)              # [(word, cosine), …], the most similar first
+vectors.analogy("man", "woman", "king")    # man is to woman as king is to …
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Word vectors from text: the skip-gram model with negative sampling, and what it is trained on.
 
-ids = subsample(shared.tensor(vocabulary.encode(text)), threshold=1e-3)
-centers, contexts = skip_gram_pairs(ids, window=5)
+ids = shared.tensor(vocabulary.encode(text))          # of a large text: subsample(ids), too
+centers, contexts = skip_gram_pairs(ids, window=2)
 noise = NegativeSampler(shared.bincount(ids, minlength=len(vocabulary)))
 model = SkipGram(len(vocabulary), 64)
 loss = model(centers[batch], contexts[batch], noise((len(batch), 5)))

@@ -102,6 +102,9 @@ def check_nearest() -> None:
             "the smallest distances: vectors that point the same way may be far apart": np.argsort(
                 np.linalg.norm(VECTORS - VECTORS[2], axis=1)
             )[:3],
+            "the nearest one left out, though nothing is excluded: only the ids in `exclude` are no answers": ORDER[
+                2, 1:4
+            ],
         },
     )
     check("their cosines", values, cosines[ORDER[2, :3]])
@@ -148,8 +151,19 @@ def check_nearest() -> None:
         },
     )
     with doing("nearest with two ids to exclude", SHAPES):
-        found = nearest(vectors, vectors[0], 2, exclude=[0, int(ORDER[0, 1])]).indices.tolist()
-    check("the two nearest to the first vector, without it and its nearest", found, ORDER[0, 2:4])
+        found = nearest(vectors, vectors[0], 2, exclude=[0, int(ORDER[0, 2])]).indices.tolist()
+    check(
+        "the two nearest to the first vector, without it and the second of its neighbours",
+        found,
+        ORDER[0, [1, 3]],
+        {
+            "the nearest one left out, whatever `exclude` holds: all its ids are no answers, and nothing else": ORDER[
+                0, 1:3
+            ],
+            "as many of the nearest left out as `exclude` has ids, whatever they are": ORDER[0, 2:4],
+            "the last of the ids in `exclude` left out alone": [0, int(ORDER[0, 1])],
+        },
+    )
     require(vectors.numpy().tolist() == VECTORS.tolist(), "nearest changes the vectors themselves")
     try:
         with doing("nearest where fewer than k are left", SHAPES):
