@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 import shared
-from course.oracles import check, check_formula_runs, doing, require
+from course import oracles
+from course.oracles import check_formula_runs, doing, require
 from shared import nn
 from shared.arrays.kernels.norm.reference import layer_norm, layer_norm_input, rms_norm, rms_norm_input, row_moments
 from shared.autograd import gradgradcheck
 from shared.nn import functional as F
 
+check = partial(oracles.check, source="expected")  # and "by hand" where it was
 DOG = np.array([-1, 5, 1, 3.0])  # the dog and what the attention gave it: mean 2, variance 5, mean square 9
 ROWS = np.array([[-1, 5, 1, 3], [4, 0, 0, 0], [2, 2, 2, 6], [0, 1, 0, 1.0]])  # four by four: either axis fits
 SHAPES = {
@@ -25,6 +28,10 @@ TENSORS = {
     "": "The arguments may be Tensors, where a gradient is to be differentiated itself: use operators, and methods "
     "that arrays and Tensors share (x.mean(axis=1, keepdims=True)), and no functions of NumPy.",
 }
+IN_ANY_CASE = (
+    "None stands for a weight of 1; the gradients by weight and bias are returned in any case, and whoever has no use "
+    "for them leaves them"
+)
 
 
 def single(values: object) -> shared.Tensor:
@@ -37,12 +44,26 @@ def double(values: object) -> shared.Tensor:
     return shared.tensor(np.array(values, dtype=np.float64)).requires_grad_()
 
 
+def reading(what: str, function: Callable, *given: object, hints: dict[str, str] = SHAPES) -> tuple:
+    """What `function` returns for copies of the arrays `given`; fails with `what` if it changes one of them."""
+    copies = [a.copy() if isinstance(a, np.ndarray) else a for a in given]
+    with doing(what, hints):
+        found = function(*copies)
+    names = function.__code__.co_varnames
+    for name, copy, array in zip(names, copies, given, strict=False):
+        require(
+            not isinstance(array, np.ndarray) or np.array_equal(copy, array),
+            f"{what}: {function.__name__} changed its input, `{name}`, which it only reads: `a -= b` and `a *= b` "
+            "write into the array that was given, `a = a - b` makes a new one",
+        )
+    return found
+
+
 # ------------------------------------------------------------------------ layer norm
 
 
 def check_moments() -> None:
-    with doing("row_moments of four rows", SHAPES):
-        mean, variance = row_moments(ROWS)
+    mean, variance = reading("row_moments of four rows", row_moments, ROWS)
     check(
         "the mean of each row",
         mean,
@@ -57,6 +78,7 @@ def check_moments() -> None:
             "a dimension that is lost: (R,) does not stand beside (R, D)": ROWS.mean(1),
             "a sum": ROWS.sum(1, keepdims=True),
         },
+        source="by hand",
     )
     check(
         "the biased variance of each row",
@@ -74,10 +96,10 @@ def check_moments() -> None:
             "squared distances from the mean of all rows": ((ROWS - ROWS.mean()) ** 2).mean(1, keepdims=True),
             "a dimension that is lost": ROWS.var(1),
         },
+        source="by hand",
     )
     far = np.float32(ROWS + 4096)
-    with doing("row_moments in float32"):
-        mean, variance = row_moments(far)
+    mean, variance = reading("row_moments in float32", row_moments, far)
     check(
         "the variance where the mean is some 4,000 times as large, in float32",
         variance,
@@ -114,8 +136,7 @@ def check_moments() -> None:
 def check_values() -> None:
     deviation = ROWS - ROWS.mean(1, keepdims=True)
     variance = ROWS.var(1, keepdims=True)
-    with doing("layer_norm of four rows with eps = 4", SHAPES):
-        out, mean, inv_std = layer_norm(ROWS, None, None, 4.0)
+    out, mean, inv_std = reading("layer norm of four rows with eps = 4", layer_norm, ROWS, None, None, 4.0)
     columns = (ROWS - ROWS.mean(0)) / np.sqrt(ROWS.var(0) + 4)
     check(
         "layer norm of four rows with eps = 4: (−1, 5, 1, 3) minus 2, over √(5 + 4)",
@@ -217,6 +238,8 @@ def mistakes(x, grad, weight, eps) -> dict[str, np.ndarray]:
         "a mean over D − 1": formula(x, grad, weight, eps, n=x.shape[1] - 1),
         "no factor inv_std": formula(x, grad, weight, eps, scaled=False),
         "a factor inv_std too many": formula(x, grad, weight, eps) / np.sqrt(x.var(1, keepdims=True) + eps),
+        "a division by inv_std, which is the inverse already: it is a factor": formula(x, grad, weight, eps)
+        * (x.var(1, keepdims=True) + eps),
         "means along the columns: each row has its own moments": across(x, grad, weight, eps),
         "no weight: the gradient by x̂ is weight · G": formula(x, grad, np.ones_like(weight), eps),
         "the weight at the end: it has to multiply G before the means are taken": formula(
@@ -257,6 +280,7 @@ def check_one_row() -> None:
         x.grad.tolist(),
         [[2, 0, -4 / 3, -2 / 3]],
         {name: value for name, value in wrong.items() if "weight" not in name},
+        source="by hand",
     )
     check("its sum: adding the same to a whole row changes nothing", x.grad.sum().item(), 0, tolerance=1e-5)
     x = double(DOG[None])
@@ -269,16 +293,18 @@ def check_rows() -> None:
     rng = np.random.default_rng(1)
     values, grad, weight, bias, eps = ROWS, rng.normal(size=(4, 4)), np.array([1.5, -0.5, 2, 1]), np.ones(4), 0.5
     mean, inv_std = values.mean(1, keepdims=True), 1 / np.sqrt(values.var(1, keepdims=True) + eps)
-    with doing("layer_norm_input of four rows with weights", SHAPES):
-        to_x, to_weight, to_bias = layer_norm_input(grad, values, mean, inv_std, weight)
+    shapes = SHAPES | {"not enough values": "layer_norm_input returns three gradients: by x, by weight and by bias."}
+    what = "layer_norm_input of four rows with weights"
+    to_x, to_weight, to_bias = reading(what, layer_norm_input, grad, values, mean, inv_std, weight, hints=shapes)
     normal = (values - mean) * inv_std
 
     def loss(x: np.ndarray) -> float:
         deviation = x - x.mean(1, keepdims=True)
         return float((grad * (weight * deviation / np.sqrt(x.var(1, keepdims=True) + eps) + bias)).sum())
 
-    by_hand = differences(loss, values)
-    check("the gradient by x of four rows with weights", to_x, by_hand, mistakes(values, grad, weight, eps))
+    measured = differences(loss, values)
+    what = "the gradient by x of four rows with weights, as finite differences have it"
+    check(what, to_x, measured, mistakes(values, grad, weight, eps))
     check(
         "the gradient by weight",
         to_weight,
@@ -304,10 +330,13 @@ def check_rows() -> None:
             "that of the weight": (grad * normal).sum(0),
         },
     )
-    with doing("layer_norm_input without weight", SHAPES):
-        without = layer_norm_input(grad, values, mean, inv_std, None)
+    what = "layer_norm_input without weight"
+    without = reading(what, layer_norm_input, grad, values, mean, inv_std, None, hints=shapes)
     check("the gradient by x without weight", without[0], formula(values, grad, np.ones(4), eps))
+    require(without[1] is not None, f"{what} returns None as the gradient by weight. {IN_ANY_CASE}")
     check("the gradient by weight where it is None, returned all the same", without[1], (grad * normal).sum(0))
+    require(without[2] is not None, f"{what} returns None as the gradient by bias. {IN_ANY_CASE}")
+    check("the gradient by bias where the weight is None", without[2], grad.sum(0))
 
 
 def test_the_gradient_of_layer_norm_passes_through_mean_and_variance():
@@ -324,8 +353,7 @@ def test_the_gradient_of_layer_norm_passes_through_mean_and_variance():
 
 def check_rms_values() -> None:
     squares = (ROWS**2).mean(1, keepdims=True)
-    with doing("rms_norm of four rows with eps = 0", SHAPES):
-        out, inv_rms = rms_norm(ROWS, None, 0.0)
+    out, inv_rms = reading("RMS norm of four rows with eps = 0", rms_norm, ROWS, None, 0.0)
     check(
         "RMS norm of four rows: (−1, 5, 1, 3) has a mean square of 9, so it is divided by 3",
         out,
@@ -336,6 +364,8 @@ def check_rms_values() -> None:
             "a division by the mean square: it is by its root": ROWS / squares,
             "a division by the length, the root of the sum of squares": ROWS / np.sqrt(4 * squares),
             "a division by the mean of the absolute values": ROWS / abs(ROWS).mean(1, keepdims=True),
+            "a division by the mean: (mean of x)² has taken the place of the mean of x²": ROWS
+            / abs(ROWS.mean(1, keepdims=True)),
             "columns instead of rows": ROWS / np.sqrt((ROWS**2).mean(0)),
             "one root for all rows": ROWS / np.sqrt(squares.mean()),
             "no change at all": ROWS,
@@ -370,8 +400,9 @@ def test_rms_norm_divides_by_the_root_mean_square_and_its_gradient_is_right():
     grad, weight, eps = rng.normal(size=(4, 4)), np.array([1.5, -0.5, 2, 1]), 0.5
     inv_rms = 1 / np.sqrt((ROWS**2).mean(1, keepdims=True) + eps)
     normal, g = ROWS * inv_rms, grad * weight
-    with doing("rms_norm_input of four rows", SHAPES | {"not enough values": "Two gradients: by x and by weight."}):
-        to_x, to_weight = rms_norm_input(grad, ROWS, inv_rms, weight)
+    shapes = SHAPES | {"not enough values": "rms_norm_input returns two gradients: by x and by weight."}
+    given = grad, ROWS, inv_rms, weight
+    to_x, to_weight = reading("rms_norm_input of four rows", rms_norm_input, *given, hints=shapes)
 
     def loss(x: np.ndarray) -> float:
         return float((grad * weight * x / np.sqrt((x**2).mean(1, keepdims=True) + eps)).sum())
@@ -392,6 +423,9 @@ def test_rms_norm_divides_by_the_root_mean_square_and_its_gradient_is_right():
             "no weight: the gradient by x̂ is weight · G": plain,
             "the weight at the end: it has to multiply G before the mean is taken": plain * weight,
             "x in place of x̂ = x · inv_rms": inv_rms * (g - ROWS * (g * ROWS).mean(1, keepdims=True)),
+            "x in place of x̂ = x · inv_rms in one of the two places": inv_rms
+            * (g - ROWS * (g * normal).mean(1, keepdims=True)),
+            "a division by inv_rms, which is the inverse already: it is a factor": (g - along) / inv_rms,
         },
     )
     check(
@@ -406,8 +440,11 @@ def test_rms_norm_divides_by_the_root_mean_square_and_its_gradient_is_right():
             "weight once more in it": (g * normal).sum(0),
         },
     )
-    with doing("rms_norm_input without weight", SHAPES):
-        check("the gradient of RMS norm by x without weight", rms_norm_input(grad, ROWS, inv_rms, None)[0], plain)
+    what = "rms_norm_input without weight"
+    without = reading(what, rms_norm_input, grad, ROWS, inv_rms, None, hints=shapes)
+    check("the gradient of RMS norm by x without weight", without[0], plain)
+    require(without[1] is not None, f"{what} returns None as the gradient by weight. {IN_ANY_CASE}")
+    check("the gradient of RMS norm by weight where it is None", without[1], (grad * normal).sum(0))
     with doing("the gradient of RMS norm's gradient", TENSORS):
         right = gradgradcheck(
             lambda x, w: F.rms_norm(x, (4,), w, 0.5), [double(ROWS[:2]), double(weight)], raise_exception=False

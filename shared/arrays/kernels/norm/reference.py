@@ -159,6 +159,22 @@ def row_moments(x: Array) -> tuple[Array, Array]:
     return mean, (deviation * deviation).mean(axis=1, keepdims=True)
 
 
+def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """Every row of x (R, D), normalised by its own moments, scaled and shifted → (out, mean, inv_std).
+
+    out = weight · (x − mean) / √(variance + eps) + bias, (R, D); mean (R, 1); inv_std = 1 / √(variance + eps), (R, 1).
+    weight and bias are (D,), the same for every row, or None, which stands for 1 and 0.
+
+    >>> import numpy as np
+    >>> out, mean, inv_std = layer_norm(np.array([[-1.0, 5.0, 1.0, 3.0]]), None, None, 0.0)
+    >>> out.round(4), mean, 1 / inv_std**2
+    (array([[-1.3416,  1.3416, -0.4472,  0.4472]]), array([[2.]]), array([[5.]]))
+    """
+    mean, variance = row_moments(x)
+    inv_std = inverse_std(variance, eps)
+    return scale_and_shift((x - mean) * inv_std, weight, bias), mean, inv_std
+
+
 def normalize_rows_input(to_normalized: Array, normalized: Array, inv_std: Array) -> Array:
     """The gradient by x of x̂ = (x − μ) · inv_std, where each row has its own μ and inv_std, from the gradient by x̂.
 
@@ -175,22 +191,6 @@ def normalize_rows_input(to_normalized: Array, normalized: Array, inv_std: Array
     along_mean = to_normalized.mean(axis=1, keepdims=True)
     along_std = (to_normalized * normalized).mean(axis=1, keepdims=True)
     return inv_std * (to_normalized - along_mean - normalized * along_std)
-
-
-def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Every row of x (R, D), normalised by its own moments, scaled and shifted → (out, mean, inv_std).
-
-    out = weight · (x − mean) / √(variance + eps) + bias, (R, D); mean (R, 1); inv_std = 1 / √(variance + eps), (R, 1).
-    weight and bias are (D,), the same for every row, or None, which stands for 1 and 0.
-
-    >>> import numpy as np
-    >>> out, mean, inv_std = layer_norm(np.array([[-1.0, 5.0, 1.0, 3.0]]), None, None, 0.0)
-    >>> out.round(4), mean, 1 / inv_std**2
-    (array([[-1.3416,  1.3416, -0.4472,  0.4472]]), array([[2.]]), array([[5.]]))
-    """
-    mean, variance = row_moments(x)
-    inv_std = inverse_std(variance, eps)
-    return scale_and_shift((x - mean) * inv_std, weight, bias), mean, inv_std
 
 
 def layer_norm_input(
