@@ -197,11 +197,6 @@ def check_gradients() -> None:
             (out * shared.tensor(factors)).sum().backward()
         require(alone.grad is not None, "x gets no gradient where it alone needs one: self.needs[0] is what counts")
         check("the gradient by x alone", alone.grad.tolist(), slopes["x"], wrong["x"], source="by finite differences")
-        require(
-            kept is None,
-            "x is kept where neither cos nor sin needs a gradient: the one by x does without it, and x is memory that "
-            "is held until backward, in each layer; self.saved[0] is None then",
-        )
         alone = shared.tensor(cos).requires_grad_()
         with doing("Rotary's backward pass where only cos needs a gradient", SHAPES):
             out = Rotary(interleaved)(shared.tensor(values["x"]), alone, shared.tensor(sin))
@@ -216,6 +211,11 @@ def check_gradients() -> None:
             slopes["cos"],
             wrong["cos"],
             source="by finite differences",
+        )
+        require(
+            kept is None,
+            "x is kept where neither cos nor sin needs a gradient: the one by x does without it, and x is memory that "
+            "is held until backward, in each layer; self.saved[0] is None then",
         )
         x = shared.tensor(values["x"]).requires_grad_()
         with doing("the gradient of a rotation differentiated once more", TENSORS):
