@@ -23,7 +23,7 @@ def sinusoidal_encoding(
 
     Number 2k of position p is sin(p ωₖ) and number 2k + 1 is cos(p ωₖ), with ωₖ = base^(−2k/d_model). An odd d_model
     ends with a sine. `shared.ops.rotary.position_angles(length, d_model, base, device)` gives all p ωₖ, float64
-    (length, ceil(d_model/2)); the result is rounded once, to `dtype` (None: the default dtype).
+    (length, ceil(d_model/2)); the result is rounded once, to `dtype` (None: `dtypes.get_default_dtype()`).
     Source: Vaswani et al., "Attention is all you need", 2017, section 3.5.
 
     >>> sinusoidal_encoding(2, 4)

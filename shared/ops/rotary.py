@@ -21,7 +21,8 @@ from shared.tensor import Tensor
 def angular_frequencies(dim: int, base: float = 10000.0, device: Any = None) -> Tensor:
     """How far one step of position turns each pair of numbers: ωₖ = base^(−2k/dim), in radians, for k = 0, 1, ….
 
-    A float64 Tensor (ceil(dim/2),) on `device`: from 1, falling to nearly 1/base. ValueError where dim < 1 or base ≤ 0.
+    A float64 Tensor (ceil(dim/2),) on `device`: from 1 down by equal factors. The last of an even dim is
+    base^(2/dim) / base, which comes near 1/base where dim is large. ValueError where dim < 1 or base ≤ 0.
     (`arange(…, dtype=dtypes.float64, device=device)` counts.)
 
     >>> angular_frequencies(4).tolist()

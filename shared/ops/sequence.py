@@ -42,7 +42,7 @@ class PadSequence(Function):
     def place(self, i: int) -> tuple:
         """Where sequence i lies in the padded array: an index, so that `padded[self.place(i)]` has its Lᵢ steps.
 
-        It follows from `self.lengths[i]`, `self.longest`, `self.batch_first` and `self.right`.
+        Lᵢ may be 0. It follows from `self.lengths[i]`, `self.longest`, `self.batch_first` and `self.right`.
         """
         length = self.lengths[i]
         steps = slice(0, length) if self.right else slice(self.longest - length, self.longest)

@@ -74,9 +74,10 @@ class BucketBatchSampler(Sampler[list[int]]):
     """A `batch_sampler` for a DataLoader: batches of examples of like length, so that little has to be filled up.
 
     `lengths[i]` is the length of example i. All indices are shuffled and cut into pools of `pool` batches; each pool is
-    sorted by length and cut into batches, and the batches come in random order. So every example comes once in a pass,
-    a larger `pool` wastes less padding, and a smaller one makes batches more random (`pool=1`: entirely, as far as
-    which examples meet). Each pass draws a new order from `generator` or the default one: `manual_seed` fixes it.
+    sorted by length, the shortest first, and cut into batches, and the batches come in random order. So every example
+    comes once in a pass, a larger `pool` wastes less padding, and a smaller one makes batches more random (`pool=1`:
+    entirely, as far as which examples meet). Each pass draws a new order from `generator` or the default one:
+    `manual_seed` fixes it.
 
     Without `shuffle`, pools are cut from the indices in order, and batches come in order. One batch, the last that was
     cut, may be smaller, and is left out with `drop_last`.
