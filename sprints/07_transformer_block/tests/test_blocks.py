@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -280,6 +280,89 @@ def own_values(attend: Callable, memory: Tensor, x: Tensor) -> Tensor:
     return attend(x, key=memory, value=x)
 
 
+def kept(what: str, call: Callable[..., Tensor], *given: Tensor, hints: dict[str, str] | None = None) -> Tensor:
+    """What `call` makes of copies of these tensors, which it has to leave as they came."""
+    copies = [x.clone() for x in given]
+    with doing(what, hints):
+        out = call(*copies)
+    for before, after in zip(given, copies, strict=True):
+        require(
+            values(before) == values(after),
+            f"{what} changed its input: `x += …` writes into the caller's tensor, which others still need; "
+            "`x = x + …` makes a new one",
+        )
+    return out
+
+
+def check_dropped_once(what: str, part: str, call: Callable[[Tensor], Tensor], x: Tensor, made: Tensor) -> None:
+    """`call`, without norms, and with a dropout of p = 0.5 for the one part that makes something other than zeros.
+
+    What is added to x is then nothing or twice what the part made, each at about half of all places.
+    """
+    with doing(what):
+        added = (call(x) - x).detach().numpy()
+    made = made.detach().numpy()
+    factors = added / made
+    few = [float(f) for f in np.unique(np.round(factors, 2))]
+    dropped, doubled = np.isclose(added, 0), np.isclose(added, 2 * made)
+    looks = f"what the {part} made is multiplied by {few[:6]}{' and more' if len(few) > 6 else ''}"
+    if set(few) <= {0.0, 4.0}:
+        looks = f"dropout twice, so that three quarters of what the {part} made are dropped, and the rest is fourfold"
+    elif few == [1.0]:
+        looks = f"no dropout of what the {part} made"
+    require(
+        (dropped | doubled).all() and 0.3 < dropped.mean() < 0.7,
+        f"{what}: of what the {part} made about half has to be dropped, and the rest doubled, 1 / (1 - p). "
+        f"That is what one gets from: {looks}.",
+    )
+
+
+def silenced(block: nn.Module, *layers: nn.Linear) -> nn.Module:
+    """The block with identities for norms, and these linear layers making zeros."""
+    for name, module in list(block.named_children()):
+        if isinstance(module, nn.LayerNorm):
+            setattr(block, name, nn.Identity())
+    with shared.no_grad():
+        for layer in layers:
+            layer.weight.zero_()
+            layer.bias.zero_()
+    return block
+
+
+def again(
+    part: Callable[[Tensor], Tensor], norm: Callable[[Tensor], Tensor], first: bool
+) -> Callable[[Tensor], Tensor]:
+    """A part in its residual connection with its norm, and x added once more."""
+    return (lambda x: x + (x + part(norm(x)))) if first else (lambda x: x + norm(x + part(x)))
+
+
+def near(queries: int, keys: int) -> Tensor:
+    """A window: True where a query may attend, to a key at most one place away."""
+    return shared.tensor(abs(np.arange(queries)[:, None] - np.arange(keys)[None]) <= 1)
+
+
+PIECES = ((0, 2), (2, 3), (3, 5))  # a prompt, one token, and a few at once
+BY_NAME = {
+    "cannot be multiplied": "Is the mask taken for the key? The attention's second argument is `key`: hand mask, "
+    "is_causal and cache on by name.",
+    "not callable": "add_and_norm calls its part itself, with what goes into it: hand it a function of one Tensor, not "
+    "the function's result.",
+}
+
+
+def piecewise(
+    attend: Callable, norm: Callable, rest: list[tuple], first: bool, x: Tensor, mask: Tensor | None, causal: bool
+) -> list:
+    """A block on the pieces of x, one after the other: attention with a cache and the mask of the keys so far, rest."""
+    cache, out = nn.KVCache(), []
+    with shared.no_grad():
+        for start, end in PIECES:
+            so_far = None if mask is None else mask[..., :end]
+            look = partial(attend, mask=so_far, is_causal=causal, cache=cache)
+            out.append(chained(x[:, start:end], attend, [(look, norm), *rest], first))
+    return values(shared.cat(out, 1))
+
+
 def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalised():
     x, mask = drawn(2, 5, 8), length_mask(shared.tensor([5, 3]), 5)
     for first in (False, True):
@@ -288,8 +371,8 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
         run = partial(chained, x, block, first=first)
         for causal in (False, True):
             seen = partial(attend, mask=mask, is_causal=causal)
-            with doing(f"EncoderBlock with norm_first={first}, a padding mask and is_causal={causal}"):
-                out = block(x, mask, is_causal=causal)
+            what = f"EncoderBlock with norm_first={first}, a padding mask and is_causal={causal}"
+            out = kept(what, partial(block, mask=mask, is_causal=causal), x, hints=BY_NAME)
             require(tuple(out.shape) == (2, 5, 8), f"of (2, 5, 8) an encoder block makes {tuple(out.shape)}")
             check(
                 f"an encoder block with norm_first={first}, padding and is_causal={causal}",
@@ -308,6 +391,12 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
                     if causal
                     else values(run([(partial(attend, mask=mask, is_causal=True), n1), (feed, n2)])),
                     "neither mask nor is_causal handed on": values(run([(attend, n1), (feed, n2)])),
+                    "the mask turned around: the block's masks are True where a query may attend": values(
+                        run([(partial(attend, mask=~mask, is_causal=causal), n1), (feed, n2)])
+                    ),
+                    "x added once more to what add_and_norm returns, which has x in it": values(
+                        run([(again(seen, n1, first), None), (again(feed, n2, first), None)])
+                    ),
                     "the feed-forward network first": values(run([(feed, n1), (seen, n2)])),
                     "the feed-forward network first, with its own norm": values(run([(feed, n2), (seen, n1)])),
                     "norm1 and norm2 exchanged": values(run([(seen, n2), (feed, n1)])),
@@ -324,7 +413,12 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
                         run([(alone(seen, n1, first), None), (alone(feed, n2, first), None)])
                     ),
                     "no norms": values(run([(seen, same), (feed, same)])),
-                    "no norm after the attention": values(run([(seen, same), (feed, n2)])),
+                    "the attention of x as it came: in pre-norm it reads norm1 of it"
+                    if first
+                    else "no norm after the attention": values(run([(seen, same), (feed, n2)])),
+                    "the feed-forward network of x as it came: in pre-norm it reads norm2 of it"
+                    if first
+                    else "no norm after the feed-forward network": values(run([(seen, n1), (feed, same)])),
                     "attention and feed-forward network side by side: the second reads what the first made": values(
                         run([(partial(both, seen, feed), n1)])
                     ),
@@ -332,24 +426,66 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
                     "pre-norm and post-norm exchanged": values(chained(x, block, [(seen, n1), (feed, n2)], not first)),
                 },
             )
+        for kind, other in (("a window", near(5, 5)), ("numbers added to the scores", drawn(5, 5, seed=8))):
+            with doing(f"EncoderBlock with {kind} for a mask", BY_NAME):
+                out = block(x, other)
+            seen = partial(attend, mask=other)
+            check(
+                f"an encoder block with norm_first={first} and {kind} for a mask",
+                values(out),
+                values(run([(seen, n1), (feed, n2)])),
+                {
+                    "the mask left out": values(run([(attend, n1), (feed, n2)])),
+                    "a look-ahead mask in the place of the one that was given": values(
+                        run([(partial(attend, is_causal=True), n1), (feed, n2)])
+                    ),
+                    "a look-ahead mask besides, that nobody asked for": values(
+                        run([(partial(attend, mask=other, is_causal=True), n1), (feed, n2)])
+                    ),
+                },
+            )
         cache = nn.KVCache()
-        with shared.no_grad(), doing("an encoder block that is given a cache"):
-            pieces = [block(x[:, i : i + 1], is_causal=True, cache=cache) for i in range(5)]
+        with shared.no_grad(), doing("an encoder block that is given a cache", BY_NAME):
+            pieces = [block(x[:, a:b], mask[..., :b], is_causal=True, cache=cache) for a, b in PIECES]
         require(
             len(cache) == 5,
             f"after five tokens the cache of an encoder block has {len(cache)}: is it handed to the attention?",
         )
+        cut = partial(piecewise, attend, n1, [(feed, n2)], first, x)
         check(
-            "tokens one by one with a cache, and all at once",
+            "five tokens in three pieces of 2, 1 and 2 with a cache, and all at once",
             values(shared.cat(pieces, 1)),
-            values(run([(partial(attend, is_causal=True), n1), (feed, n2)])),
+            values(run([(partial(attend, mask=mask, is_causal=True), n1), (feed, n2)])),
+            {
+                "is_causal left out where there is a cache: tokens see those after them in the same piece": cut(
+                    mask, causal=False
+                ),
+                "the mask left out where there is a cache": cut(None, causal=True),
+            },
         )
+        block = jitter(nn.EncoderBlock(8, 2, 12, dropout=0.0, norm_first=first))
+        block.dropout.p = 0.5
+        what, wide = f"an encoder block (norm_first={first}, no norms) whose dropout has p = 0.5", drawn(2, 20, 8)
+        silenced(block, block.feed_forward.linear2)
+        check_dropped_once(what, "attention", block, wide, block.self_attention(wide))
+        block = jitter(nn.EncoderBlock(8, 2, 12, dropout=0.0, norm_first=first))
+        block.dropout.p = 0.5
+        silenced(block, block.self_attention.out_proj)
+        check_dropped_once(what, "feed-forward network", block, wide, block.feed_forward(wide))
 
 
 # ------------------------------------------------------------------------ decoder block
 
 
-ASKS = {"cannot be broadcast": "A result as long as memory? x asks and memory answers: x is the query, memory the key."}
+ASKS = {
+    "cannot be broadcast": "A result as long as memory? x asks and memory answers: x is the query, memory the key.",
+    **BY_NAME,
+}
+WHICH_MASK = {
+    "cannot be broadcast": "Which mask is for which attention? `mask` has x's tokens for keys, `memory_mask` those of "
+    "memory.",
+    **BY_NAME,
+}
 
 
 def test_a_decoder_block_looks_back_and_into_memory():
@@ -361,7 +497,40 @@ def test_a_decoder_block_looks_back_and_into_memory():
         own, cross, feed = block.self_attention, block.cross_attention, block.feed_forward
         n1, n2, n3 = block.norm1, block.norm2, block.norm3
         run = partial(chained, x, block, first=first)
-        with doing(f"DecoderBlock with norm_first={first} and both masks", ASKS):
+        out = kept(f"DecoderBlock with norm_first={first} and no masks", block, x, memory, hints=ASKS)
+        require(
+            tuple(out.shape) == (2, 4, 8),
+            f"of x (2, 4, 8) and a memory (2, 6, 8) a decoder block makes {tuple(out.shape)}: the residual connections "
+            "carry x, not memory",
+        )
+        look, read = partial(own, is_causal=True), partial(cross, key=memory)
+        check(
+            f"a decoder block with norm_first={first} and no masks",
+            values(out),
+            values(run([(look, n1), (read, n2), (feed, n3)])),
+            {
+                "the cross-attention reads x instead of memory": values(run([(look, n1), (cross, n2), (feed, n3)])),
+                "no look-ahead mask: in a decoder is_causal is True unless told otherwise": values(
+                    run([(own, n1), (read, n2), (feed, n3)])
+                ),
+                "the cross-attention left out": values(run([(look, n1), (feed, n3)])),
+                "the cross-attention left out, with the norms counted through": values(run([(look, n1), (feed, n2)])),
+                "the cross-attention begins with the first x again: what the self-attention made is lost": values(
+                    run([(read, n2), (feed, n3)])
+                ),
+                "the feed-forward network begins with the first x again": values(run([(feed, n3)])),
+                "x added once more to what add_and_norm returns, which has x in it": values(
+                    run([(again(p, n, first), None) for p, n in ((look, n1), (read, n2), (feed, n3))])
+                ),
+                "memory normalised: that is the business of whoever made it": values(
+                    run([(look, n1), (partial(cross, key=n2(memory)), n2), (feed, n3)])
+                ),
+                "pre-norm and post-norm exchanged": values(
+                    chained(x, block, [(look, n1), (read, n2), (feed, n3)], not first)
+                ),
+            },
+        )
+        with doing(f"DecoderBlock with norm_first={first} and both masks", WHICH_MASK):
             out = block(x, memory, mask=seen, memory_mask=hidden)
         require(tuple(out.shape) == (2, 4, 8), f"of x (2, 4, 8) a decoder block makes {tuple(out.shape)}")
         look = partial(own, mask=seen, is_causal=True)
@@ -380,11 +549,9 @@ def test_a_decoder_block_looks_back_and_into_memory():
                 "memory_mask left out: padding in memory is read": values(
                     run([(look, n1), (partial(cross, key=memory), n2), (feed, n3)])
                 ),
-                "the cross-attention reads x instead of memory": values(
-                    run([(look, n1), (partial(cross, mask=seen), n2), (feed, n3)])
+                "memory_mask turned around: the block's masks are True where a query may attend": values(
+                    run([(look, n1), (partial(cross, key=memory, mask=~hidden), n2), (feed, n3)])
                 ),
-                "the cross-attention left out": values(run([(look, n1), (feed, n3)])),
-                "the cross-attention left out, with the norms counted through": values(run([(look, n1), (feed, n2)])),
                 "the cross-attention before the self-attention": values(run([(read, n1), (look, n2), (feed, n3)])),
                 "the cross-attention before the self-attention, each with its own norm": values(
                     run([(read, n2), (look, n1), (feed, n3)])
@@ -444,17 +611,48 @@ def test_a_decoder_block_looks_back_and_into_memory():
                 )
             },
         )
-        cache = nn.KVCache()
-        with shared.no_grad(), doing("a decoder block that is given a cache"):
-            pieces = [block(x[:, i : i + 1], memory, cache=cache) for i in range(4)]
+        cache, longer = nn.KVCache(), drawn(2, 5, 8, seed=10)
+        with shared.no_grad(), doing("a decoder block that is given a cache", BY_NAME):
+            pieces = [block(longer[:, a:b], memory, memory_mask=hidden, cache=cache) for a, b in PIECES]
         require(
-            len(cache) == 4,
-            f"after four tokens the cache of a decoder block has {len(cache)}: it is for the self-attention, not for "
+            len(cache) == 5,
+            f"after five tokens the cache of a decoder block has {len(cache)}: it is for the self-attention, not for "
             "memory, whose tokens are all there from the beginning",
         )
+        read = partial(cross, key=memory, mask=hidden)
+        rest = [(read, n2), (feed, n3)]
         check(
-            "tokens one by one with a cache, and all at once", values(shared.cat(pieces, 1)), values(block(x, memory))
+            "five tokens in three pieces of 2, 1 and 2 with a cache, and all at once",
+            values(shared.cat(pieces, 1)),
+            values(chained(longer, block, [(partial(own, is_causal=True), n1), *rest], first)),
+            {
+                "is_causal left out where there is a cache: tokens see those after them in the same piece": piecewise(
+                    own, n1, rest, first, longer, None, causal=False
+                )
+            },
         )
+        window = near(4, 6)
+        with doing("a decoder block with a window into memory", WHICH_MASK):
+            out = block(x, memory, memory_mask=window)
+        read = partial(cross, key=memory, mask=window)
+        check(
+            "a decoder block with a window for memory_mask, (T, S)",
+            values(out),
+            values(run([(partial(own, is_causal=True), n1), (read, n2), (feed, n3)])),
+        )
+        what = f"a decoder block (norm_first={first}, no norms) whose dropout has p = 0.5"
+        wide = drawn(2, 20, 8)
+        for place, part in enumerate(("self-attention", "cross-attention", "feed-forward network")):
+            block = jitter(nn.DecoderBlock(8, 2, 12, dropout=0.0, norm_first=first))
+            block.dropout.p = 0.5
+            ends = [block.self_attention.out_proj, block.cross_attention.out_proj, block.feed_forward.linear2]
+            made = (
+                block.self_attention(wide, is_causal=True),
+                block.cross_attention(wide, key=memory),
+                block.feed_forward(wide),
+            )[place]
+            silenced(block, *ends[:place], *ends[place + 1 :])
+            check_dropped_once(what, part, partial(block, memory=memory), wide, made)
 
 
 # ------------------------------------------------------------------------ properties
@@ -547,13 +745,14 @@ def test_pytorchs_layer_is_the_block_with_masks_that_hide():
     x, lengths = drawn(2, 5, 8), shared.tensor([5, 3])
     may, ahead = length_mask(lengths, 5), look_ahead_mask(5)
     hidden = ~may[:, 0, 0]  # PyTorch's key_padding_mask (N, S): True is padding
+    added = drawn(5, 5, seed=8)
     for first in (False, True):
         blocks = [jitter(nn.EncoderBlock(8, 2, 12, dropout=0.0, norm_first=first), seed) for seed in (1, 2)]
         layer = layer_like(blocks[0], first)
         expected, unmasked = (values(chained_block(blocks[0], x, m, first)) for m in ((may, ahead), (None, None)))
         only_padding, only_ahead = (values(chained_block(blocks[0], x, m, first)) for m in ((may, None), (None, ahead)))
-        with doing(f"TransformerEncoderLayer with norm_first={first}"):
-            out = layer(x, src_mask=~ahead, src_key_padding_mask=hidden)
+        what = f"TransformerEncoderLayer with norm_first={first}"
+        out = kept(what, partial(layer, src_mask=~ahead, src_key_padding_mask=hidden), x)
         check(
             f"nn.TransformerEncoderLayer with norm_first={first}, src_mask and src_key_padding_mask",
             values(out),
@@ -563,6 +762,17 @@ def test_pytorchs_layer_is_the_block_with_masks_that_hide():
                 "src_mask turned around: PyTorch's layers have True for hidden throughout": values(
                     chained_block(blocks[0], x, (may, ~ahead), first)
                 ),
+                "src_key_padding_mask turned around: PyTorch's layers have True for hidden throughout": values(
+                    chained_block(blocks[0], x, (~may, ahead), first)
+                ),
+                "both masks turned around: PyTorch's layers have True for hidden throughout": values(
+                    chained_block(blocks[0], x, (~may, ~ahead), first)
+                ),
+                "x added once more": values(
+                    chained(
+                        x, blocks[0], [(again(p, n, first), None) for p, n in parts_of(blocks[0], may & ahead)], first
+                    )
+                ),
                 "src_mask left out: tokens see those after them": only_padding,
                 "src_key_padding_mask left out: padding is attended to": only_ahead,
                 "pre-norm and post-norm exchanged": values(chained_block(blocks[0], x, (may, ahead), not first)),
@@ -571,22 +781,67 @@ def test_pytorchs_layer_is_the_block_with_masks_that_hide():
                 ),
             },
         )
+        window = near(5, 5)
+        for kind, hides, meant in (
+            ("a window for src_mask and no padding", {"src_mask": ~window}, (None, window)),
+            ("a look-ahead src_mask and no padding", {"src_mask": ~ahead}, (None, ahead)),
+            ("padding and no src_mask", {"src_key_padding_mask": hidden}, (may, None)),
+            ("numbers for src_mask, which are added", {"src_mask": added}, (None, added)),
+        ):
+            with doing(f"TransformerEncoderLayer with {kind}"):
+                out = layer(x, **hides)
+            turned = [mask if mask is None or mask is added else ~mask for mask in meant]
+            check(
+                f"nn.TransformerEncoderLayer with norm_first={first}, {kind}",
+                values(out),
+                values(chained_block(blocks[0], x, meant, first)),
+                {
+                    "is_causal=True for any src_mask: a triangle is read in place of the mask": only_ahead,
+                    "no mask at all": unmasked,
+                    "the mask turned around: PyTorch's layers have True for hidden throughout": values(
+                        chained_block(blocks[0], x, turned, first)
+                    ),
+                },
+            )
+        with doing("TransformerEncoderLayer on one sequence, (S, d_model)"):
+            out = layer(x[1], src_mask=~ahead, src_key_padding_mask=hidden[1])
+        check("nn.TransformerEncoderLayer on one sequence, (S, d_model), with both masks", values(out), expected[1])
         layer.dropout1.p = layer.dropout2.p = 1.0
         with doing("TransformerEncoderLayer where everything is dropped"):
             out = layer(x)
+        run = partial(chained, x, blocks[0], first=first)
+        (attend, n1), (feed, n2) = parts_of(blocks[0], None)
         check(
             f"nn.TransformerEncoderLayer with norm_first={first} that drops what its parts make: x remains",
             values(out),
             values(x if first else layer.norm2(layer.norm1(x))),
-            {"x dropped as well": np.zeros((2, 5, 8)), "no dropout": unmasked},
+            {
+                "x dropped as well": np.zeros((2, 5, 8)),
+                "no dropout": unmasked,
+                "no dropout of what the feed-forward network makes: _ff_block has it, _feed_forward has not": values(
+                    run([(nothing, n1), (feed, n2)])
+                ),
+                "no dropout of what the attention makes": values(run([(attend, n1), (nothing, n2)])),
+            },
         )
+        what, wide = (
+            f"nn.TransformerEncoderLayer (norm_first={first}, no norms) whose dropout has p = 0.5",
+            drawn(2, 20, 8),
+        )
+        for name, part in (("dropout1", "attention"), ("dropout2", "feed-forward network")):
+            thin = layer_like(blocks[0], first)
+            getattr(thin, name).p = 0.5
+            silenced(thin, thin.linear2 if name == "dropout1" else thin.self_attn.out_proj)
+            made = blocks[0].self_attention(wide) if name == "dropout1" else blocks[0].feed_forward(wide)
+            check_dropped_once(what, part, thin, wide, made)
         layers = [layer_like(block, first) for block in blocks]
         stack = nn.TransformerEncoder(layers[0], 2, norm=jitter(nn.LayerNorm(8), 3))
         stack.layers[1].load_state_dict(layers[1].state_dict())
         one, two = (partial(chained_block, block, masks=(may, ahead), first=first) for block in blocks)
         bare = partial(chained_block, blocks[1], masks=(None, None), first=first)
-        with doing("TransformerEncoder of two layers with a norm"):
-            out = stack(x, mask=~ahead, src_key_padding_mask=hidden)
+        in_turn = partial(stacked, blocks, x, first)
+        what = "TransformerEncoder of two layers with a norm"
+        out = kept(what, partial(stack, mask=~ahead, src_key_padding_mask=hidden), x)
         check(
             f"nn.TransformerEncoder of two layers and a norm, norm_first={first}",
             values(out),
@@ -600,20 +855,59 @@ def test_pytorchs_layer_is_the_block_with_masks_that_hide():
                 "the norm after every layer": values(stack.norm(two(stack.norm(one(x))))),
                 "masks for the first layer only": values(stack.norm(bare(one(x)))),
                 "a sum of the layers": values(stack.norm(one(x) + two(x))),
+                "no masks for the layers": values(stack.norm(in_turn(None, None))),
+                "`mask` not handed to the layers": values(stack.norm(in_turn(may, None))),
+                "src_key_padding_mask not handed to the layers": values(stack.norm(in_turn(None, ahead))),
+                "mask turned around: PyTorch's layers have True for hidden throughout": values(
+                    stack.norm(in_turn(may, ~ahead))
+                ),
+                "what the layers make is thrown away": values(stack.norm(x)),
+            },
+        )
+        with doing("TransformerEncoder with a window for a mask"):
+            out = stack(x, mask=~window)
+        check(
+            f"nn.TransformerEncoder with norm_first={first}, a window for a mask and no padding",
+            values(out),
+            values(stack.norm(in_turn(None, window))),
+            {
+                "is_causal=True for any mask: a triangle is read in place of the mask. For None the mask has to be "
+                "looked at": values(stack.norm(in_turn(None, ahead))),
+                "no masks for the layers": values(stack.norm(in_turn(None, None))),
             },
         )
         stack.norm = None
         with doing("TransformerEncoder without a norm"):
             out = stack(x, mask=~ahead, src_key_padding_mask=hidden)
-        check("nn.TransformerEncoder without a norm", values(out), values(two(one(x))))
+        check(
+            "nn.TransformerEncoder without a norm",
+            values(out),
+            values(two(one(x))),
+            {"what the layers make is thrown away": values(x)},
+        )
 
 
-def chained_block(block: nn.EncoderBlock, x: Tensor, masks: tuple[Tensor | None, Tensor | None], first: bool) -> Tensor:
+def nothing(x: Tensor) -> Tensor:
+    return x * 0
+
+
+def parts_of(block: nn.EncoderBlock, mask: Tensor | None) -> list[tuple[Callable, Callable]]:
+    """The block's two parts with their norms."""
+    return [(partial(block.self_attention, mask=mask), block.norm1), (block.feed_forward, block.norm2)]
+
+
+def chained_block(block: nn.EncoderBlock, x: Tensor, masks: Sequence[Tensor | None], first: bool) -> Tensor:
     """What the block makes of x, its two steps written out; masks are True where a query may attend."""
     given = [mask for mask in masks if mask is not None]
     mask = given[0] & given[1] if len(given) == 2 else given[0] if given else None
-    steps = [(partial(block.self_attention, mask=mask), block.norm1), (block.feed_forward, block.norm2)]
-    return chained(x, block, steps, first)
+    return chained(x, block, parts_of(block, mask), first)
+
+
+def stacked(blocks: list[nn.EncoderBlock], x: Tensor, first: bool, *masks: Tensor | None) -> Tensor:
+    """What the blocks make of x, one after the other, each with these masks."""
+    for block in blocks:
+        x = chained_block(block, x, masks, first)
+    return x
 
 
 def without_residual(block: nn.EncoderBlock, x: Tensor, masks: tuple[Tensor, Tensor], first: bool) -> Tensor:
