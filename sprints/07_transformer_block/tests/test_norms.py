@@ -303,10 +303,10 @@ def check_rows() -> None:
         return float((grad * (weight * deviation / np.sqrt(x.var(1, keepdims=True) + eps) + bias)).sum())
 
     measured = differences(loss, values)
-    what = "the gradient by x of four rows with weights, as finite differences have it"
+    what = "the gradient by x that layer_norm_input returns for four rows with weights, beside finite differences"
     check(what, to_x, measured, mistakes(values, grad, weight, eps))
     check(
-        "the gradient by weight",
+        "the gradient by weight that layer_norm_input returns",
         to_weight,
         (grad * normal).sum(0),
         {
@@ -319,7 +319,7 @@ def check_rows() -> None:
         },
     )
     check(
-        "the gradient by bias",
+        "the gradient by bias that layer_norm_input returns",
         to_bias,
         grad.sum(0),
         {
@@ -410,7 +410,7 @@ def test_rms_norm_divides_by_the_root_mean_square_and_its_gradient_is_right():
     along = normal * (g * normal).mean(1, keepdims=True)
     plain = inv_rms * (grad - normal * (grad * normal).mean(1, keepdims=True))
     check(
-        "the gradient of RMS norm by x",
+        "the gradient by x that rms_norm_input returns, beside finite differences",
         to_x,
         differences(loss, ROWS),
         {
@@ -429,7 +429,7 @@ def test_rms_norm_divides_by_the_root_mean_square_and_its_gradient_is_right():
         },
     )
     check(
-        "the gradient of RMS norm by weight",
+        "the gradient by weight that rms_norm_input returns",
         to_weight,
         (grad * normal).sum(0),
         {
