@@ -24,38 +24,64 @@ LOOK = {"post": (COLORS[3], "s", "post-norm"), "pre": (COLORS[0], "o", "pre-norm
 # ---------------------------------------------------------------- gradients by block
 
 
-def by_block(way: str, depth: int, seed: int) -> list[float]:
-    """The length of the first loss's gradient by `linear2.weight` of each block's feed-forward network."""
+def fresh(way: str, depth: int, seed: int) -> Reader:
+    """A model whose stream begins with variance 1, embeddings and positions together, and not with 2.
+
+    Post-norm's first norm would take the 2 away, and pre-norm's stream would keep it to the end.
+    """
     shared.manual_seed(seed)
     model = Reader(way, depth, feed_forward=True)
+    with shared.no_grad():
+        for table in (model.embedding.weight, model.positions):
+            table.mul_(0.5**0.5)
+    return model
+
+
+def by_block(way: str, depth: int, seed: int) -> list[float]:
+    """The length of the first loss's gradient by `linear2.weight` of each block's feed-forward network."""
+    model = fresh(way, depth, seed)
     loss_of(model, *next(batches(seed))).backward()
     networks = [m for m in model.modules() if isinstance(m, nn.PositionwiseFeedForward)]
     return [gradient_norm([m.linear2.weight]) for m in networks]
 
 
+def at_the_top(way: str, depth: int, seed: int) -> tuple[float, float]:
+    """The variance of the stream behind the last block, and the length of the first loss's gradient by it."""
+    model, (digits, target) = fresh(way, depth, seed), next(batches(seed))
+    stream = model.layers(model.embedding(digits) + model.positions)
+    stream.retain_grad()
+    logits = model.head(model.norm(stream))
+    nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), target.reshape(-1)).backward()
+    return float(stream.detach().numpy().var(axis=-1).mean()), float(np.linalg.norm(stream.grad.numpy()))
+
+
 def gradients(depths: list[int], seeds: list[int], results: Results) -> plt.Figure:
-    """Gradients of all blocks of the deepest stack, and of the first block against depth."""
+    """Gradients of all blocks of the deepest stack, and of the last block against depth."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.0), sharey=True)
     for way, (colour, marker, name) in LOOK.items():
         found = {depth: np.array([by_block(way, depth, seed) for seed in seeds]) for depth in depths}
         deepest = found[depths[-1]]
+        variance, length = np.mean([at_the_top(way, depths[-1], seed) for seed in seeds], axis=0)
+        results.metric(f"top_variance_{way}", float(f"{variance:.2g}"))
+        results.metric(f"top_gradient_{way}", float(f"{length:.2g}"))
         numbers = range(1, depths[-1] + 1)
         left.plot(numbers, deepest.mean(0), marker=marker, markersize=4, color=colour, label=name)
         left.fill_between(numbers, deepest.min(0), deepest.max(0), color=colour, alpha=0.2)
-        first = np.array([found[depth][:, 0] for depth in depths])
-        right.plot(depths, first.mean(1), marker=marker, markersize=5, color=colour, label=name)
-        right.fill_between(depths, first.min(1), first.max(1), color=colour, alpha=0.2)
+        last = np.array([found[depth][:, -1] for depth in depths])
+        right.plot(depths, last.mean(1), marker=marker, markersize=5, color=colour, label=name)
+        right.fill_between(depths, last.min(1), last.max(1), color=colour, alpha=0.2)
         for depth in depths:
             results.metric(f"gradient_first_{way}_{depth}", round(float(found[depth][:, 0].mean()), 3))
             results.metric(f"gradient_last_{way}_{depth}", round(float(found[depth][:, -1].mean()), 3))
         print(
-            f"{name:10} first block {first.mean(1).round(3)}, last of {depths[-1]} {deepest[:, -1].mean():.3f}",
+            f"{name:10} first block {[round(float(found[d][:, 0].mean()), 3) for d in depths]}, "
+            f"last {last.mean(1).round(3)}, at the top variance {variance:.2f}, gradient {length:.3g}",
             flush=True,
         )
     left.set(
         title=f"{depths[-1]} blocks", xlabel="block", ylabel="length of the gradient by linear2.weight", ylim=(0, None)
     )
-    right.set(title="The first block", xlabel="blocks in the stack")
+    right.set(title="The last block", xlabel="blocks in the stack")
     right.set_xscale("log", base=2)
     right.set_xticks(depths, [str(d) for d in depths])
     left.legend()
@@ -194,10 +220,10 @@ def main() -> None:
     )
     dropped(24, 0.1, results)
     results.figure(
-        gradients([2, 6, 12, 24], args.seeds, results),
+        gradients([2, 6, 12, 24], list(range(args.seeds[0], args.seeds[0] + 5)), results),
         "pre_and_post_gradients",
-        alt="Length of the gradient of each block before training, in a stack of 24 blocks, and of the first block "
-        "against the depth of the stack: post-norm lies above pre-norm, and more so the deeper the stack.",
+        alt="Length of the gradient of each block before training, in a stack of 24 blocks, and of the last block "
+        "against the depth of the stack: in a shallow stack both orders are alike, in a deep one post-norm is above.",
     )
     collapse(6, 1e-2, 150, results)
     results.figure(

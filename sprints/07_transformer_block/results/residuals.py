@@ -6,6 +6,7 @@ python sprints/07_transformer_block/results/residuals.py     about three minutes
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,10 +28,10 @@ STYLE = dict(zip(WAYS, zip((3, 4, 1, 2, 0), "sD^vo", ("-", "-", "-", "--", "-"),
 SMALLEST = 1e-20  # what a logarithmic axis shows of a gradient that has become 0
 
 
-def draw(axis: plt.Axes, way: str, x: list[int], y: np.ndarray) -> None:
-    """One way's line through the means over seeds, with a band from the lowest to the highest; y (x, seeds)."""
+def draw(axis: plt.Axes, way: str, x: list[int], y: np.ndarray, middle: Callable[..., np.ndarray] = np.mean) -> None:
+    """One way's line through the `middle` over seeds, with a band from the lowest to the highest; y (x, seeds)."""
     colour, marker, line = STYLE[way]
-    axis.plot(x, y.mean(1), line, marker=marker, markersize=5, color=COLORS[colour], label=NAMES[way])
+    axis.plot(x, middle(y, axis=1), line, marker=marker, markersize=5, color=COLORS[colour], label=NAMES[way])
     axis.fill_between(x, y.min(1), y.max(1), color=COLORS[colour], alpha=0.2)
 
 
@@ -88,7 +89,8 @@ def flow(way: str, depth: int, seed: int) -> tuple[float, float]:
     (out * (direction / direction.norm())).sum().backward()
     values = out.detach().numpy().astype(np.float64)
     apart = values - values.mean(axis=1, keepdims=True)
-    return x.grad.norm().item(), float((apart**2).sum() / (values**2).sum())
+    length = np.linalg.norm(x.grad.numpy().astype(np.float64))  # in float32 the squares of small numbers would be 0
+    return float(length), float((apart**2).sum() / (values**2).sum())
 
 
 def gradients(depths: list[int], seeds: list[int], results: Results) -> plt.Figure:
@@ -96,13 +98,16 @@ def gradients(depths: list[int], seeds: list[int], results: Results) -> plt.Figu
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2))
     for way in WAYS:
         both = np.array([[flow(way, depth, seed) for seed in seeds] for depth in depths])  # (depths, seeds, 2)
-        draw(left, way, depths, np.maximum(both[..., 0], SMALLEST))
-        draw(right, way, depths, np.maximum(both[..., 1], SMALLEST))
-        for depth, (gradient, apart) in zip(depths, both.mean(axis=1), strict=True):
-            results.metric(f"gradient_{way}_{depth}", float(f"{gradient:.3g}"))
-            results.metric(f"apart_{way}_{depth}", float(f"{apart:.3g}"))
-        print(f"{NAMES[way]:18} gradient {[f'{v:.2g}' for v in both[..., 0].mean(1)]}", flush=True)
-        print(f"{'':18} apart    {[f'{v:.2g}' for v in both[..., 1].mean(1)]}", flush=True)
+        draw(left, way, depths, np.maximum(both[..., 0], SMALLEST), np.median)
+        draw(right, way, depths, np.maximum(both[..., 1], SMALLEST), np.median)
+        middle = np.median(both, axis=1)
+        for depth, (gradient, apart) in zip(depths, middle, strict=True):
+            results.metric(f"gradient_{way}_{depth}", float(f"{gradient:.2g}"))
+            results.metric(f"apart_{way}_{depth}", float(f"{apart:.2g}"))
+        for name, value in (("least", both[-1, :, 0].min()), ("most", both[-1, :, 0].max())):
+            results.metric(f"gradient_{way}_{depths[-1]}_{name}", float(f"{value:.2g}"))
+        print(f"{NAMES[way]:18} gradient {[f'{v:.2g}' for v in middle[:, 0]]}", flush=True)
+        print(f"{'':18} apart    {[f'{v:.2g}' for v in middle[:, 1]]}", flush=True)
     for axis in (left, right):
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
@@ -177,7 +182,7 @@ def main() -> None:
         "depth it stays below e and 2.",
     )
     results.figure(
-        gradients([2, 4, 8, 16, 32, 64], args.seeds, results),
+        gradients([2, 4, 8, 16, 32, 64], list(range(args.seeds[0], args.seeds[0] + 5)), results),
         "gradient_through_depth",
         alt="Left, the length of the gradient at the input against depth from 2 to 64 blocks: without residual "
         "connections it falls out of the picture, with them and a norm it stays near 1, with them and no norm it "
