@@ -281,8 +281,8 @@ def main() -> None:
         rotation(),
         "shift_is_a_rotation",
         alt="Two clock faces. On the fast one the positions 0 to 5 lie an angle of 1 apart, on the slow one the "
-        "positions 0, 100 and so on do. Arcs from 0 to 2, 1 to 3 and 3 to 5, and on the slow clock from 0 to 200 and so "
-        "on, span the same angle.",
+        "positions 0, 100 and so on do. Arcs from 0 to 2, 1 to 3 and 3 to 5, and on the slow clock from 0 to 200 and "
+        "so on, span the same angle.",
     )
     results.figure(
         dots(results),
