@@ -143,12 +143,12 @@ class Workspace:
         return parts
 
     def places(self, exercise: Exercise) -> list[str]:
-        """`workspace/shared/autograd.py:214`, for each file of the exercise its first function that is there."""
-        found: dict[str, int] = {}
+        """`workspace/shared/autograd.py:214, 230`, for each file of the exercise: the functions that are there."""
+        found: dict[str, list[str]] = {}
         for part in self.parts(exercise):
-            path = self.show(self.file(part.module))
-            found[path] = found.get(path) or part.line
-        return [f"{path}:{line}" if line else path for path, line in found.items()]
+            lines = found.setdefault(self.show(self.file(part.module)), [])
+            lines += [str(part.line)] if part.line else []
+        return [f"{path}:{', '.join(lines)}" if lines else path for path, lines in found.items()]
 
     def state(self, exercise: Exercise) -> str:
         """The worst state of the exercise's functions."""

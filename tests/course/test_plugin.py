@@ -348,6 +348,12 @@ def test_a_test_that_computes_beside_other_work_is_given_more_time(used, status,
     assert isolation._wait(child, time.monotonic(), 0.2) == status
 
 
+@pytest.mark.parametrize(("seconds", "busy"), [(2.4, False), (7.0, True)])
+def test_a_test_that_was_given_more_time_in_vain_may_be_slow_and_no_endless_loop(seconds, busy, request) -> None:
+    text = isolation._died(request.node, None, 2, seconds, "").longrepr
+    assert "within 2 s: an endless loop?" in text and ("the machine is busy" in text) == busy
+
+
 # ---------------------------------------------------------------- what is not written yet
 
 

@@ -211,6 +211,14 @@ def test_with_the_references_bodies_put_back_every_file_is_the_references_to_the
         assert text == right
 
 
+def test_every_function_of_an_exercise_has_its_line(root: Path) -> None:
+    write_sprint(root, 3, {"both": ["shared.engine.double", "shared.engine.last", "shared.other.other"]})
+    found = begun(root, 3).places(exercise(root, "both"))
+    lines = engine(root).read_text(encoding="utf-8").splitlines()
+    double, last = lines.index("@functools.cache") + 1, lines.index("def last():") + 1
+    assert found == [f"workspace/shared/engine.py:{double}, {last}", "workspace/shared/other.py:1"]
+
+
 @pytest.mark.parametrize("one", SPRINTS, ids=lambda s: s.label)
 def test_every_exercise_alone_changes_nothing_but_the_lines_of_its_own_body(one: Sprint) -> None:
     for target in (target for e in one.exercises for target in e.targets):
