@@ -446,11 +446,15 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
             )
         cache = nn.KVCache()
         with shared.no_grad(), doing("an encoder block that is given a cache", BY_NAME):
-            pieces = [block(x[:, a:b], mask[..., :b], is_causal=True, cache=cache) for a, b in PIECES]
+            for a, b in PIECES:
+                block(x[:, a:b], is_causal=True, cache=cache)
         require(
             len(cache) == 5,
             f"after five tokens the cache of an encoder block has {len(cache)}: is it handed to the attention?",
         )
+        cache = nn.KVCache()
+        with shared.no_grad(), doing("an encoder block that is given a cache and a mask", BY_NAME):
+            pieces = [block(x[:, a:b], mask[..., :b], is_causal=True, cache=cache) for a, b in PIECES]
         cut = partial(piecewise, attend, n1, [(feed, n2)], first, x)
         check(
             "five tokens in three pieces of 2, 1 and 2 with a cache, and all at once",
@@ -478,14 +482,75 @@ def test_an_encoder_block_is_attention_then_feed_forward_each_added_and_normalis
 
 
 ASKS = {
-    "cannot be broadcast": "A result as long as memory? x asks and memory answers: x is the query, memory the key.",
+    "be broadcast": "A result as long as memory? x asks and memory answers: x is the query, memory the key.",
+    "do not fit together": "Keys from memory and values from x? Both are memory's.",
+    **BY_NAME,
+}
+CACHED = {
+    "be broadcast": "Is the cache handed to the cross-attention as well? It is for the self-attention: memory's tokens "
+    "are all there from the beginning.",
     **BY_NAME,
 }
 WHICH_MASK = {
-    "cannot be broadcast": "Which mask is for which attention? `mask` has x's tokens for keys, `memory_mask` those of "
-    "memory.",
+    "be broadcast": "Which mask is for which attention? `mask` has x's tokens for keys, `memory_mask` those of memory.",
     **BY_NAME,
 }
+
+
+def decoder_mistakes(
+    block: nn.DecoderBlock, x: Tensor, memory: Tensor, masks: tuple[Tensor | None, Tensor | None], first: bool
+) -> dict[str, list]:
+    """What a decoder block would make of x if it were put together in another way."""
+    own, cross, feed = block.self_attention, block.cross_attention, block.feed_forward
+    n1, n2, n3 = block.norm1, block.norm2, block.norm3
+    look = partial(own, mask=masks[0], is_causal=True)
+    read = partial(cross, key=memory, mask=masks[1])
+    other_ways = {
+        "the cross-attention reads x instead of memory": [(look, n1), (partial(cross, mask=masks[0]), n2), (feed, n3)],
+        "no look-ahead mask: in a decoder is_causal is True unless told otherwise": [
+            (partial(own, mask=masks[0]), n1),
+            (read, n2),
+            (feed, n3),
+        ],
+        "the cross-attention left out": [(look, n1), (feed, n3)],
+        "the cross-attention left out, with the norms counted through": [(look, n1), (feed, n2)],
+        "the cross-attention before the self-attention": [(read, n1), (look, n2), (feed, n3)],
+        "the cross-attention before the self-attention, each with its own norm": [(read, n2), (look, n1), (feed, n3)],
+        "the cross-attention begins with the first x again: what the self-attention made is lost": [
+            (read, n2),
+            (feed, n3),
+        ],
+        "the feed-forward network begins with the first x again": [(feed, n3)],
+        "the self-attention in both places, with memory as key": [
+            (look, n1),
+            (partial(own, key=memory, mask=masks[1]), n2),
+            (feed, n3),
+        ],
+        "memory normalised: that is the business of whoever made it": [
+            (look, n1),
+            (partial(cross, key=n2(memory), mask=masks[1]), n2),
+            (feed, n3),
+        ],
+        "the feed-forward network left out": [(look, n1), (read, n2)],
+        "norm2 in the third place too": [(look, n1), (read, n2), (feed, n2)],
+        "norms in another order": [(look, n3), (read, n2), (feed, n1)],
+        "the cross-attention without its residual connection": [
+            (look, n1),
+            (alone(read, n2, first), None),
+            (feed, n3),
+        ],
+        "the cross-attention causal: x may read all of memory": [
+            (look, n1),
+            (partial(cross, key=memory, mask=masks[1], is_causal=True), n2),
+            (feed, n3),
+        ],
+        "x added once more to what add_and_norm returns, which has x in it": [
+            (again(part, norm, first), None) for part, norm in ((look, n1), (read, n2), (feed, n3))
+        ],
+    }
+    found = {name: values(chained(x, block, steps, first)) for name, steps in other_ways.items()}
+    exchanged = values(chained(x, block, [(look, n1), (read, n2), (feed, n3)], not first))
+    return {**found, "pre-norm and post-norm exchanged": exchanged}
 
 
 def test_a_decoder_block_looks_back_and_into_memory():
@@ -508,27 +573,7 @@ def test_a_decoder_block_looks_back_and_into_memory():
             f"a decoder block with norm_first={first} and no masks",
             values(out),
             values(run([(look, n1), (read, n2), (feed, n3)])),
-            {
-                "the cross-attention reads x instead of memory": values(run([(look, n1), (cross, n2), (feed, n3)])),
-                "no look-ahead mask: in a decoder is_causal is True unless told otherwise": values(
-                    run([(own, n1), (read, n2), (feed, n3)])
-                ),
-                "the cross-attention left out": values(run([(look, n1), (feed, n3)])),
-                "the cross-attention left out, with the norms counted through": values(run([(look, n1), (feed, n2)])),
-                "the cross-attention begins with the first x again: what the self-attention made is lost": values(
-                    run([(read, n2), (feed, n3)])
-                ),
-                "the feed-forward network begins with the first x again": values(run([(feed, n3)])),
-                "x added once more to what add_and_norm returns, which has x in it": values(
-                    run([(again(p, n, first), None) for p, n in ((look, n1), (read, n2), (feed, n3))])
-                ),
-                "memory normalised: that is the business of whoever made it": values(
-                    run([(look, n1), (partial(cross, key=n2(memory)), n2), (feed, n3)])
-                ),
-                "pre-norm and post-norm exchanged": values(
-                    chained(x, block, [(look, n1), (read, n2), (feed, n3)], not first)
-                ),
-            },
+            decoder_mistakes(block, x, memory, (None, None), first),
         )
         with doing(f"DecoderBlock with norm_first={first} and both masks", WHICH_MASK):
             out = block(x, memory, mask=seen, memory_mask=hidden)
@@ -540,9 +585,6 @@ def test_a_decoder_block_looks_back_and_into_memory():
             values(out),
             values(run([(look, n1), (read, n2), (feed, n3)])),
             {
-                "no look-ahead mask: in a decoder is_causal is True unless told otherwise": values(
-                    run([(partial(own, mask=seen), n1), (read, n2), (feed, n3)])
-                ),
                 "the mask of the self-attention left out": values(
                     run([(partial(own, is_causal=True), n1), (read, n2), (feed, n3)])
                 ),
@@ -552,28 +594,7 @@ def test_a_decoder_block_looks_back_and_into_memory():
                 "memory_mask turned around: the block's masks are True where a query may attend": values(
                     run([(look, n1), (partial(cross, key=memory, mask=~hidden), n2), (feed, n3)])
                 ),
-                "the cross-attention before the self-attention": values(run([(read, n1), (look, n2), (feed, n3)])),
-                "the cross-attention before the self-attention, each with its own norm": values(
-                    run([(read, n2), (look, n1), (feed, n3)])
-                ),
-                "the self-attention in both places, with memory as key": values(
-                    run([(look, n1), (partial(own, key=memory, mask=hidden), n2), (feed, n3)])
-                ),
-                "memory normalised: that is the business of whoever made it": values(
-                    run([(look, n1), (partial(cross, key=n2(memory), mask=hidden), n2), (feed, n3)])
-                ),
-                "the feed-forward network left out": values(run([(look, n1), (read, n2)])),
-                "norm2 in the third place too": values(run([(look, n1), (read, n2), (feed, n2)])),
-                "norms in another order": values(run([(look, n3), (read, n2), (feed, n1)])),
-                "the cross-attention without its residual connection": values(
-                    run([(look, n1), (alone(read, n2, first), None), (feed, n3)])
-                ),
-                "the cross-attention causal: x may read all of memory": values(
-                    run([(look, n1), (partial(cross, key=memory, mask=hidden, is_causal=True), n2), (feed, n3)])
-                ),
-                "pre-norm and post-norm exchanged": values(
-                    chained(x, block, [(look, n1), (read, n2), (feed, n3)], not first)
-                ),
+                **decoder_mistakes(block, x, memory, (seen, hidden), first),
             },
         )
         with doing("a decoder block whose memory is as long as x", ASKS):
@@ -612,7 +633,7 @@ def test_a_decoder_block_looks_back_and_into_memory():
             },
         )
         cache, longer = nn.KVCache(), drawn(2, 5, 8, seed=10)
-        with shared.no_grad(), doing("a decoder block that is given a cache", BY_NAME):
+        with shared.no_grad(), doing("a decoder block that is given a cache", CACHED):
             pieces = [block(longer[:, a:b], memory, memory_mask=hidden, cache=cache) for a, b in PIECES]
         require(
             len(cache) == 5,
