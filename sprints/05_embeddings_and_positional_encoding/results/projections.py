@@ -107,15 +107,52 @@ def bare(axis: plt.Axes, title: str = "") -> None:
     axis.set_title(title, fontsize=10)
 
 
-def draw_words(axis: plt.Axes, flat: np.ndarray, words: list[str], labels: bool = True) -> None:
-    """All words grey, those of some groups coloured, with some of them written."""
+def draw_words(axis: plt.Axes, flat: np.ndarray, words: list[str]) -> None:
+    """All words grey, those of some groups coloured."""
     axis.plot(*flat.T, ".", color="0.85", markersize=3)
     place = {word: i for i, word in enumerate(words)}
     for color, name in zip(COLORS, SHOWN, strict=False):
         chosen = [word for word in GROUPS[name].split() if word in place]
         axis.plot(*flat[[place[word] for word in chosen]].T, ".", color=color, markersize=6, label=name)
-        for word in chosen[:3] if labels else ():
-            axis.annotate(word, flat[place[word]], fontsize=6, color=color)
+
+
+def write_words(axis: plt.Axes, flat: np.ndarray, words: list[str], size: float = 6.5) -> None:
+    """The first three words of each coloured group, each near its dot where it hides nothing; with a line if far."""
+    axis.figure.draw_without_rendering()  # before that, nobody knows where on the page a place of the map is
+    points = 72 / axis.figure.dpi
+    place = {word: i for i, word in enumerate(words)}
+    coloured = [place[word] for name in SHOWN for word in GROUPS[name].split() if word in place]
+    taken = [(x - 2.5, y - 2.5, x + 2.5, y + 2.5) for x, y in axis.transData.transform(flat[coloured]) * points]
+    left, bottom, right, top = axis.get_window_extent().extents * points
+    legend = axis.get_legend()
+    if legend is not None:
+        taken.append(legend.get_window_extent().extents * points)
+    away = [(r * np.cos(a), r * np.sin(a)) for r in (5, 11, 18, 26) for a in np.arange(0, 2 * np.pi, np.pi / 6)]
+    for color, name in zip(COLORS, SHOWN, strict=False):
+        for word in [word for word in GROUPS[name].split() if word in place][:3]:
+            at = axis.transData.transform(flat[place[word]]) * points
+            width, height = 0.56 * size * len(word), 1.1 * size
+            for dx, dy in away:
+                x, y = at[0] + dx - (width if dx < 0 else 0), at[1] + dy - height / 2
+                box = (x, y, x + width, y + height)
+                inside = left < box[0] and box[2] < right and bottom < box[1] and box[3] < top
+                if inside and not any(
+                    box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken
+                ):
+                    break
+            taken.append(box)
+            line = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+            axis.annotate(
+                word,
+                flat[place[word]],
+                (dx, dy),
+                textcoords="offset points",
+                fontsize=size,
+                color=color,
+                ha="right" if dx < 0 else "left",
+                va="center",
+                arrowprops=line if np.hypot(dx, dy) > 8 else None,
+            )
 
 
 def draw_digits(axis: plt.Axes, flat: np.ndarray, classes: np.ndarray) -> None:
@@ -131,6 +168,7 @@ def draw_digits(axis: plt.Axes, flat: np.ndarray, classes: np.ndarray) -> None:
 def side_by_side(results: Results, words: tuple[np.ndarray, list[str]], digits: tuple[np.ndarray, np.ndarray]) -> None:
     """Both sets under all three, drawn and judged."""
     figure, axes = plt.subplots(2, 3, figsize=(11, 7.4))
+    maps = {}
     for row, (kind, points) in enumerate((("words", words[0]), ("digits", digits[0]))):
         shares = pca(points)[1]
         results.metric(f"{kind}_variance_two", float(shares[:2].sum()))
@@ -146,12 +184,15 @@ def side_by_side(results: Results, words: tuple[np.ndarray, list[str]], digits: 
             bare(axis, f"{kind}: {way}")
             if kind == "words":
                 draw_words(axis, flat, words[1])
+                maps[axis] = flat
             else:
                 draw_digits(axis, flat, digits[1])
                 results.metric(f"{key}_same_class", same_class(flat, digits[1]))
                 results.metric(f"{key}_centres", centres(points, flat, digits[1]))
     results.metric("digits_same_class", same_class(*digits))
     axes[0, 0].legend(fontsize=7, markerscale=1.2, loc="best")
+    for axis, flat in maps.items():
+        write_words(axis, flat, words[1])
     results.figure(
         figure,
         "side_by_side",
@@ -159,6 +200,21 @@ def side_by_side(results: Results, words: tuple[np.ndarray, list[str]], digits: 
         "and UMAP show ten islands of digits, and for the words one cloud with small groups in it.",
         ext="png",
     )
+
+
+def round_cloud(count: int, width: int, draws: int, results: Results) -> None:
+    """Which shares of their variance two and ten directions hold of points that were drawn from a round cloud."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        points = rng.normal(size=(count, width))
+        shares = pca(points / np.linalg.norm(points, axis=1, keepdims=True))[1]
+        found.append((shares[:2].sum(), shares[:10].sum()))
+    two, ten = np.mean(found, axis=0)
+    results.metric("round_variance_two", two)
+    results.metric("round_variance_ten", ten)
+    results.metric("round_draws", draws, unit="draws")
+    print(f"{count} points of a round cloud: two directions hold {two:.3f}, ten {ten:.3f}", flush=True)
 
 
 def centres(points: np.ndarray, flat: np.ndarray, classes: np.ndarray) -> float:
@@ -173,22 +229,44 @@ def centres(points: np.ndarray, flat: np.ndarray, classes: np.ndarray) -> float:
 def perplexities(results: Results, words: tuple[np.ndarray, list[str]]) -> None:
     """The same words under t-SNE with three perplexities, and with two random starts each."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.4))
+    maps = []
     for column, perplexity in enumerate((5, 30, 100)):
         runs = [tsne(words[0], perplexity, seed, init="random") for seed in (0, 1)]
         for axis, flat, seed in zip(axes[:, column], runs, (0, 1), strict=True):
-            draw_words(axis, flat, words[1], labels=False)
+            draw_words(axis, flat, words[1])
+            maps.append(flat)
             bare(axis, f"perplexity {perplexity}, seed {seed}")
         judge(words[0], runs[0], f"words_perplexity_{perplexity}", results)
         results.metric(f"words_perplexity_{perplexity}_seeds_neighbours", neighbours_kept(*runs, 10))
         results.metric(f"words_perplexity_{perplexity}_seeds_distances", rank_correlation(*map(distances, runs)))
+    together(maps, words[1], results)
     axes[0, 0].legend(fontsize=7)
     results.figure(
         figure,
         "perplexities",
         alt="Six maps of the same words by t-SNE: with perplexity 5 many small clumps, with 30 fewer, with 100 one "
-        "cloud; the second seed turns and moves everything, and the coloured groups stay together.",
+        "cloud; the second seed turns and moves everything. Most dots of a colour lie together, some apart.",
         ext="png",
     )
+
+
+def together(maps: list[np.ndarray], words: list[str], results: Results) -> None:
+    """In how many maps a group's words all lie within a tenth of the map of its middle, and which never do."""
+    place = {word: i for i, word in enumerate(words)}
+    for name in SHOWN:
+        chosen = [word for word in GROUPS[name].split() if word in place]
+        apart = []
+        for flat in maps:
+            mine = flat[[place[word] for word in chosen]]
+            far = np.linalg.norm(mine - np.median(mine, axis=0), axis=1) > 0.1 * np.ptp(flat, axis=0).max()
+            apart.append({word for word, is_far in zip(chosen, far, strict=True) if is_far})
+        key, always = name.replace(", ", "_"), sorted(set.intersection(*apart))
+        results.metric(f"together_{key}", sum(not words for words in apart), unit="maps")
+        results.metric(f"together_{key}_share", 1 - np.mean([len(words) / len(chosen) for words in apart]))
+        results.metric(f"together_{key}_apart_in_all", ", ".join(always))
+        print(
+            f"{name}: all together in {sum(not words for words in apart)} of {len(maps)} maps, never: {always}; {apart}"
+        )
 
 
 def known_truth(results: Results) -> None:
@@ -282,6 +360,7 @@ def main() -> None:
     by_hand(results)
     known_truth(results)
     words, digits = word_points(), digit_points()
+    round_cloud(*words[0].shape, 20, results)
     side_by_side(results, words, digits)
     perplexities(results, words)
     results.save()

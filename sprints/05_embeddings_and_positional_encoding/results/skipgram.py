@@ -17,6 +17,7 @@ from word_vectors import (
     Text,
     associations,
     counted_vectors,
+    frequency_loss,
     group_hits,
     held_out_loss,
     relation_hits,
@@ -29,8 +30,17 @@ from word_vectors import (
 import shared
 from course.plotting import COLORS, use_style
 from course.results import Results
-from shared import Tensor
-from shared.text import SkipGram, cosine_similarities, keep_probability, nearest, skip_gram_pairs, unit_rows
+from shared import Tensor, optim
+from shared.arrays.kernels import embedding as kernels
+from shared.text import (
+    NegativeSampler,
+    SkipGram,
+    cosine_similarities,
+    keep_probability,
+    nearest,
+    skip_gram_pairs,
+    unit_rows,
+)
 
 VARIANTS = {
     "base": {},
@@ -40,6 +50,7 @@ VARIANTS = {
     "power_0": {"power": 0.0},
     "power_1": {"power": 1.0},
 }
+RANDOM = 30  # tables of random vectors: one alone may be twice as good as chance, or half
 ASKED = "father hand king three shall thou romeo rome love death".split()
 QUESTIONS = "man woman king, man woman father, man woman he, you thou your, you thou have, day days eye, come came see"
 CLASSES = {"5 to 9": (5, 10), "10 to 49": (10, 50), "50 to 499": (50, 500), "500 or more": (500, 10**9)}
@@ -82,28 +93,38 @@ def base_runs(text: Text, seeds: int, results: Results) -> list[SkipGram]:
     results.metric("train_loss", mean[-1, 0], unit="nats")
     results.metric("held_out_loss", mean[-1, 1], unit="nats")
     results.metric("held_out_loss_lowest", mean[:, 1].min(), unit="nats")
-    results.metric("held_out_best_epoch", int(mean[:, 1].argmin()) + 1)
+    for i in range(len(mean)):
+        results.metric(f"held_out_epoch_{i + 1}", mean[i, 1], unit="nats")
+        results.metric(f"groups_epoch_{i + 1}", mean[i, 2])
+    results.metric("held_out_best_epochs", ", ".join(str(run[:, 1].argmin() + 1) for run in curves))
+    results.metric("held_out_seeds_apart", float(np.ptp(curves[:, :2, 1], axis=0).max()), unit="nats")
+    frequency = frequency_loss(text, Settings())
+    results.metric("frequency_loss", frequency[0], unit="nats")
+    results.metric("frequency_loss_held_out", frequency[1], unit="nats")
+    print(f"by frequency alone: {frequency}; held out, each seed and epoch:\n{curves[:, :, 1].round(4)}", flush=True)
     results.metric("base_cpu_seconds", min(seconds), unit="s")
     results.metric("guessing_loss", 6 * np.log(2), unit="nats")
     results.figure(
-        draw_training(curves),
+        draw_training(curves, frequency[0]),
         "skipgram_training",
-        alt="Left: the training loss falls from epoch to epoch, the held-out loss rises from the second on. Right: "
-        "the share of neighbours that belong to a word's group rises quickly and then levels off.",
+        alt="Left: the training loss falls from epoch to epoch; the held-out loss hardly changes from the first to the "
+        "second and then rises towards a dotted line that marks what word frequencies alone achieve. "
+        "Right: the share of neighbours that belong to a word's group rises quickly and then levels off.",
     )
     return models
 
 
-def draw_training(curves: np.ndarray) -> plt.Figure:
-    """Losses and hits against the epoch, one line per seed."""
+def draw_training(curves: np.ndarray, frequency: float) -> plt.Figure:
+    """Losses and hits against the epoch, one line per seed; the loss that word frequencies alone reach, as a line."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
     epochs = range(1, curves.shape[1] + 1)
     for i, run in enumerate(curves):
-        left.plot(epochs, run[:, 0], color=COLORS["blue"], label=None if i else "training text, mean of the epoch")
+        left.plot(epochs, run[:, 0], color=COLORS["blue"], label=None if i else "training text")
         left.plot(epochs, run[:, 1], "--", color=COLORS["vermillion"], label=None if i else "held-out text")
         right.plot(epochs, 100 * run[:, 2], color=COLORS["green"])
+    left.axhline(frequency, linestyle=":", color=COLORS["black"], label="word frequency alone")
     left.set(title="Loss", xlabel="epoch", ylabel="loss (nats per pair)", xticks=epochs)
-    left.legend()
+    left.legend(loc="lower left")
     right.set(title="Neighbours in the same group", xlabel="epoch", ylabel="of ten neighbours (%)", xticks=epochs)
     right.set_ylim(0)
     return figure
@@ -114,10 +135,14 @@ def variants(text: Text, seeds: int, base: list[SkipGram], results: Results) -> 
     for name, changes in VARIANTS.items():
         models = base if name == "base" else [train(text, Settings(seed=s, **changes))[0] for s in range(seeds)]
         record(name, [words_of(model, text).vectors for model in models], text, results)
+    width = Settings().width
     for window in (2, 5):
-        record(f"counted_window_{window}", [counted_vectors(text, window, Settings().width)], text, results)
+        record(
+            f"counted_window_{window}", [counted_vectors(text, window, width, s) for s in range(seeds)], text, results
+        )
     shared.manual_seed(0)
-    record("random", [shared.randn(len(text.vocabulary), Settings().width)], text, results)
+    record("random", [shared.randn(len(text.vocabulary), width) for _ in range(RANDOM)], text, results)
+    results.metric("random_draws", RANDOM, unit="draws")
 
 
 def record(name: str, tables: list[Tensor], text: Text, results: Results) -> None:
@@ -190,6 +215,8 @@ def groups_and_relations(models: list[SkipGram], text: Text, results: Results) -
         results.metric(f"group_{key}", float(np.mean([found[name][0] for found in hits])))
         results.metric(f"group_{key}_counted", counted[name][0])
         results.metric(f"group_{key}_chance", hits[0][name][1])
+    ahead = sum(counted[name][0] > np.mean([found[name][0] for found in hits]) + 1e-6 for name in GROUPS)
+    results.metric("groups_where_counting_leads", int(ahead), unit="groups")
     results.metric("groups_chance", float(np.mean([chance for _, chance in hits[0].values()])))
     for name in RELATIONS:
         key = name.replace(", ", "_")
@@ -203,11 +230,11 @@ def groups_and_relations(models: list[SkipGram], text: Text, results: Results) -
     results.metric("analogy_chance_10", 10 / (size - 3))
     figure, axis = plt.subplots(figsize=(8, 4.2))
     names = sorted(GROUPS, key=lambda name: np.mean([found[name][0] for found in hits]))
+    offsets = 0.22 * (np.arange(len(hits)) - (len(hits) - 1) / 2)  # so that equal seeds do not hide each other
     for place, name in enumerate(names):
         values = [100 * found[name][0] for found in hits]
-        axis.plot(
-            values, [place] * len(values), "o", color=COLORS["blue"], label=None if place else "skip-gram, each seed"
-        )
+        label = None if place else f"skip-gram, each of {len(hits)} seeds"
+        axis.plot(values, place + offsets, "o", color=COLORS["blue"], markersize=5, label=label, zorder=3)
         axis.plot(100 * counted[name][0], place, "D", color=COLORS["orange"], label=None if place else "counting")
         axis.plot(100 * hits[0][name][1], place, "|", color=COLORS["black"], ms=14, label=None if place else "chance")
     axis.set(title="Ten nearest neighbours: how many are of the same group", xlabel="of ten neighbours (%)")
@@ -260,6 +287,51 @@ def without_negatives(text: Text, results: Results) -> None:
     print(f"without negatives: loss {history[-1]:.4f}, mean cosine {mean:.3f}")
 
 
+def slow_embedding_weight(grad: np.ndarray, indices: np.ndarray, size: int, padding_idx: int | None) -> np.ndarray:
+    """The gradient of a lookup by a loop over the places, as exercise 3 may begin."""
+    out = np.zeros((size, grad.shape[-1]), grad.dtype)
+    for row, slope in zip(indices.reshape(-1), grad.reshape(-1, grad.shape[-1]), strict=True):
+        out[row] += slope
+    if padding_idx is not None:
+        out[padding_idx] = 0
+    return out
+
+
+def cost(text: Text, results: Results) -> None:
+    """CPU time of an epoch, with the compiled gradient of the lookup and with a loop; Adam's share of a step."""
+    train(text, Settings(epochs=1))
+    for name in ("", "_loop"):
+        compiled = kernels.embedding_weight
+        if name:
+            kernels.embedding_weight = slow_embedding_weight
+        try:
+            begin = time.process_time()
+            train(text, Settings(epochs=1))
+            seconds = time.process_time() - begin
+        finally:
+            kernels.embedding_weight = compiled
+        results.metric(f"epoch{name}_cpu_seconds", seconds, unit="s")
+        print(f"an epoch{name.replace('_', ' by a ')}: {seconds:.1f} s of CPU", flush=True)
+    s, size = Settings(), len(text.vocabulary)
+    noise = NegativeSampler(shared.bincount(text.train, minlength=size), s.power)
+    model = SkipGram(size, s.width)
+    optimizer = optim.Adam(model.parameters(), lr=s.lr)
+    centers, contexts = (row[: s.batch] for row in skip_gram_pairs(text.train, s.window))
+    spent = []
+    for _ in range(50):
+        begin = time.process_time()
+        loss = model(centers, contexts, noise((s.batch, s.negatives)))
+        optimizer.zero_grad()
+        loss.backward()
+        middle = time.process_time()
+        optimizer.step()
+        spent.append((time.process_time() - begin, time.process_time() - middle))
+    step, adam = np.median(spent, axis=0)
+    results.metric("step_cpu_ms", 1000 * step, unit="ms")
+    results.metric("step_adam_share", adam / step)
+    print(f"a step: {1000 * step:.2f} ms of CPU, Adam {adam / step:.1%} of it", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant (default: %(default)s)")
@@ -303,6 +375,7 @@ def main() -> None:
     results.metric("cosine_deviation", deviation)
     print(f"cosine of two words: {mean:.3f} ± {deviation:.3f}")
     without_negatives(text, results)
+    cost(text, results)
     variants(text, args.seeds, models, results)
     results.save()
 

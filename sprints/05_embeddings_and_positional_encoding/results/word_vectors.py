@@ -123,6 +123,23 @@ def held_out_loss(model: SkipGram, text: Text, settings: Settings) -> float:
     return total / len(centers)
 
 
+def frequency_loss(text: Text, settings: Settings) -> tuple[float, float]:
+    """(training, held-out) loss of scores that know the context's frequency alone, the best that such scores can be.
+
+    With q the share of a context among the training pairs and p its probability as a random word, the best score that
+    does not look at the center is log(q / K p). The random words are not drawn: their mean is taken.
+    """
+    size, k = len(text.vocabulary), settings.negatives
+    p = NegativeSampler(shared.bincount(text.train, minlength=size), settings.power).probabilities.numpy()
+    train, held_out = (
+        np.bincount(skip_gram_pairs(part, settings.window)[1].numpy(), minlength=size)
+        for part in (text.train, text.held_out)
+    )
+    scores = np.log(train / train.sum() / (k * p))
+    if_random = k * (p * np.logaddexp(0, scores)).sum()
+    return tuple(float((n / n.sum() * np.logaddexp(0, -scores)).sum() + if_random) for n in (train, held_out))
+
+
 def associations(text: Text, window: int, power: float = 0.75) -> tuple[np.ndarray, np.ndarray]:
     """(pair counts (V, V), log of how much more often a pair occurs than chance has it (V, V), −inf where never).
 
