@@ -119,7 +119,7 @@ def draw_training(curves: np.ndarray, frequency: float) -> plt.Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
     epochs = range(1, curves.shape[1] + 1)
     for i, run in enumerate(curves):
-        left.plot(epochs, run[:, 0], color=COLORS["blue"], label=None if i else "training text")
+        left.plot(epochs, run[:, 0], color=COLORS["blue"], label=None if i else "training text, mean of the epoch")
         left.plot(epochs, run[:, 1], "--", color=COLORS["vermillion"], label=None if i else "held-out text")
         right.plot(epochs, 100 * run[:, 2], color=COLORS["green"])
     left.axhline(frequency, linestyle=":", color=COLORS["black"], label="word frequency alone")
