@@ -1,8 +1,6 @@
 """Notes 01 and 02: tables by vocabulary, padding by batch, a lookup and its gradient timed, and what lost repeats do.
 
 python sprints/05_embeddings_and_positional_encoding/results/lookup.py     TinyShakespeare, under a minute on one core
-
-With --no-times all but the times, which need a machine that has nothing else to do.
 """
 
 from __future__ import annotations
@@ -147,16 +145,11 @@ def padding(text: str, batch_size: int, seed: int, results: Results) -> plt.Figu
         # The batch whose share of padding is the median of its kind, so that neither is a lucky one.
         batch = sorted(kept[pool], key=lambda b: padded(lengths[b], [list(range(len(b)))]))[len(kept[pool]) // 2]
         here = lengths[batch]
-        results.metric(f"padding_middle_{pool}", round(100 * padded(here, [list(range(len(here)))]), 1), unit="%")
         axis.barh(range(len(here)), here, color=BLUE, height=0.9, label="words")
         axis.barh(range(len(here)), here.max() - here, left=here, color="0.85", height=0.9, label="padding")
         axis.set(title=title, xlabel="place in the sequence (words)", ylabel="sequence in the batch", yticks=[])
         axis.grid(False)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    wasted = np.sort([len(batch) * lengths[batch].max() - lengths[batch].sum() for batch in kept[100]])
-    tenth = wasted[-(len(wasted) // 10) :].sum() / wasted.sum()
-    results.metric("padding_pool_100_worst_tenth", round(100 * float(tenth), 1), unit="%")
-    print(f"of the padding with pool=100, {tenth:.3f} lies in the tenth of the batches that has most of it")
     left.legend(loc="lower right", fontsize=9, frameon=True, framealpha=1)
     right.semilogx(pools, shares, marker="o", markersize=4)
     right.set(
@@ -168,7 +161,7 @@ def padding(text: str, batch_size: int, seed: int, results: Results) -> plt.Figu
 # ---------------------------------------------------------------- note 02: what it costs
 
 
-def fastest(function: Callable[[], object], seconds: float = 0.25, least: int = 25) -> float:
+def fastest(function: Callable[[], object], seconds: float = 0.25, least: int = 3) -> float:
     """The fastest of several calls, in ms: other work on the machine makes calls slower, never faster."""
     function()
     times, end = [], time.perf_counter() + seconds
@@ -297,8 +290,7 @@ def lost_repeats(train: str, held: str, seeds: list[int], results: Results) -> p
             )
             label = "repeats summed" if name == "right" else "last one kept"
             axis.semilogx(batches, losses.mean(1), marker=marker, markersize=5, color=colour, label=label)
-            band = "lowest to highest seed" if name == "lost" else None
-            axis.fill_between(batches, losses.min(1), losses.max(1), color=colour, alpha=0.2, label=band)
+            axis.fill_between(batches, losses.min(1), losses.max(1), color=colour, alpha=0.2)
             for batch, row in zip(batches, losses, strict=True):
                 results.metric(f"repeats_{optimizer.lower()}_{name}_{batch}", round(float(row.mean()), 3), unit="nats")
             print(f"{optimizer}, {label}: {dict(zip(batches, losses.mean(1).round(3).tolist(), strict=True))} nats")
@@ -312,10 +304,6 @@ def lost_repeats(train: str, held: str, seeds: list[int], results: Results) -> p
         here = np.random.default_rng(0).integers(0, len(sequence) - 1024, 200)
         lost = np.mean([1 - len(np.unique(sequence[i : i + 1024])) / 1024 for i in here])
         results.metric(f"repeats_share_{name}", round(100 * float(lost), 1), unit="%")
-        places = np.random.default_rng(0).integers(0, len(sequence), (200, 1024))
-        drawn = np.mean([1 - len(np.unique(sequence[at])) / 1024 for at in places])
-        results.metric(f"repeats_share_drawn_{name}", round(100 * float(drawn), 1), unit="%")
-        print(f"repeats among 1,024 {name}: {lost:.3f} in a row, {drawn:.3f} drawn at random")
     return figure
 
 
@@ -366,7 +354,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=32, help="of the speeches (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings (default: 0 1 2)")
-    parser.add_argument("--no-times", action="store_true", help="keep the times measured before: the machine is busy")
     args = parser.parse_args()
     use_style()
     results = Results(__file__, seed=args.seeds[0])
@@ -391,15 +378,13 @@ def main() -> None:
         alt="Two batches of speeches as bars filled up to the longest: of the one drawn at random most is padding, of "
         "the one from buckets little. Right: the share of padding falls as more batches are sorted at a time.",
     )
-    if not args.no_times:
-        results.figure(
-            cost(args.seeds[0], results),
-            "lookup_cost",
-            alt="Time against the rows of the table, both axes logarithmic. The products with one-hot rows grow with "
-            "the table, forwards and backwards; the lookup hardly does, and of the sums the compiled loop is the "
-            "fastest.",
-        )
-        adam_cost(50_257, 64, 1024, results)
+    results.figure(
+        cost(args.seeds[0], results),
+        "lookup_cost",
+        alt="Time against the rows of the table, both axes logarithmic. The products with one-hot rows grow with the "
+        "table, forwards and backwards; the lookup hardly does, and of the sums the compiled loop is the fastest.",
+    )
+    adam_cost(50_257, 64, 1024, results)
     results.figure(
         lost_repeats(train, held, args.seeds, results),
         "lost_repeats",
@@ -412,8 +397,7 @@ def main() -> None:
         alt="How far a weight has moved after a single gradient, against steps: once and no more under SGD, up to ten "
         "rates with momentum, some rates under Adam at the start, and far more under Adam after 1,000 steps.",
     )
-    timed = ("forward_", "backward_", "adam_", "kernel_gain_", "one_hot_", "cost_")
-    results.save(keep=lambda name: args.no_times and name.startswith(timed))
+    results.save()
 
 
 if __name__ == "__main__":
