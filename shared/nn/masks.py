@@ -19,7 +19,7 @@ from shared.tensor import Tensor
 def padding_mask(tokens: Tensor, padding_idx: int = 0) -> Tensor:
     """True for every token that is not padding: tokens (B, S) → (B, 1, 1, S), for all heads and queries.
 
-    RuntimeError for tokens of another shape (`_for_keys` sees to it, and to the new dimensions).
+    RuntimeError for tokens of another shape (`_for_keys`, given the mask (B, S), sees to it, and to the new dimensions).
 
     >>> import shared
     >>> padding_mask(shared.tensor([[5, 7, 0], [4, 0, 0]]))[:, 0, 0].tolist()
@@ -31,7 +31,7 @@ def padding_mask(tokens: Tensor, padding_idx: int = 0) -> Tensor:
 def length_mask(lengths: Tensor, size: int) -> Tensor:
     """True for the first `lengths[b]` of `size` keys: lengths (B,) → (B, 1, 1, size), on the device of `lengths`.
 
-    RuntimeError for lengths of another shape (`_for_keys` again).
+    RuntimeError for lengths of another shape (`_for_keys` again, which is given the mask (B, size), not the lengths).
 
     >>> import shared
     >>> length_mask(shared.tensor([2, 1]), 3)[:, 0, 0].tolist()
@@ -107,7 +107,10 @@ def may_attend(*hiding: Tensor) -> Tensor | None:
 
 
 def _for_keys(name: str, role: str, mask: Tensor) -> Tensor:
-    """(B, S) → (B, 1, 1, S)."""
+    """A mask (B, S) as (B, 1, 1, S); RuntimeError for one of another number of dimensions.
+
+    `name` and `role` ("tokens" or "lengths": what the mask was made of) are for the error's text alone.
+    """
     if mask.ndim != 2:
         expected = "(B, S)" if role == "tokens" else "(B,)"
         raise RuntimeError(f"{name}: expected {role} of shape {expected}, but their mask has shape {tuple(mask.shape)}")

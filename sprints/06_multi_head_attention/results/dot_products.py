@@ -1,6 +1,6 @@
 """Note 01: the sentence's attention by hand, how sharp a softmax is, and why scores are divided by √d.
 
-python sprints/06_multi_head_attention/results/dot_products.py          about a minute
+python sprints/06_multi_head_attention/results/dot_products.py          about a minute and a half
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCALES: dict[str, tuple[str, Callable[[int], float]]] = {
     "width": ("q·k / d", lambda d: 1.0 / d),
 }
 STYLES = {"root": ("o-", "blue"), "none": ("s--", "vermillion"), "width": ("^:", "green")}
-RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 # ---------------------------------------------------------------- by hand
@@ -107,13 +107,13 @@ def draw_sharpness(results: Results) -> plt.Figure:
 
 
 def measure_widths(rows: int, results: Results) -> dict[str, dict[str, list[float]]]:
-    """{"root", "none": {"variance", "largest", "slope": a number per width}} for factors with mean 0 and variance 1.
+    """{"root", "none": {"variance", "largest", …: a number per width}} for factors with mean 0 and variance 1.
 
-    "largest" is the mean of the largest of the 32 weights of a query; "slope" the median over the queries of the
-    Frobenius norm of their softmax's Jacobian, diag(a) − a aᵀ.
+    "largest" is the mean of the largest of the 32 weights of a query; "slope" and "slope_mean" the median and the mean
+    over the queries of the Frobenius norm of their softmax's Jacobian, diag(a) − a aᵀ.
     """
     rng = np.random.default_rng(0)
-    found = {name: {"variance": [], "largest": [], "slope": []} for name in ("root", "none")}
+    found = {name: {"variance": [], "largest": [], "slope": [], "slope_mean": []} for name in ("root", "none")}
     for d in WIDTHS:
         q, k = rng.standard_normal((rows, 1, d)), rng.standard_normal((rows, KEYS, d))
         dots = (q @ k.swapaxes(1, 2))[:, 0]
@@ -127,13 +127,14 @@ def measure_widths(rows: int, results: Results) -> dict[str, dict[str, list[floa
             numbers["variance"].append(float(scores.var()))
             numbers["largest"].append(float(weights.max(axis=1).mean()))
             numbers["slope"].append(float(np.median(slope)))
+            numbers["slope_mean"].append(float(slope.mean()))
             if d in (4, 64, 512):
                 for what, values in numbers.items():
                     results.metric(f"{what}_{name}_{d}", float(f"{values[-1]:.3g}"))
     print("widths   ", WIDTHS)
     for name, numbers in found.items():
         for what, values in numbers.items():
-            print(f"{name:5} {what:9}", [float(f"{value:.3g}") for value in values])
+            print(f"{name:5} {what:10}", [float(f"{value:.3g}") for value in values])
     return found
 
 
@@ -143,7 +144,7 @@ def draw_widths(found: dict[str, dict[str, list[float]]]) -> plt.Figure:
     titles = {
         "variance": ("Variance of a score", "variance"),
         "largest": (f"Largest of {KEYS} weights", "mean over the queries"),
-        "slope": ("Slope of the softmax", "norm of the Jacobian, median"),
+        "slope": ("Slope of the softmax", "norm of the Jacobian"),
     }
     for axis, (what, (title, label)) in zip(axes, titles.items(), strict=True):
         for name, numbers in found.items():
@@ -152,6 +153,10 @@ def draw_widths(found: dict[str, dict[str, list[float]]]) -> plt.Figure:
         axis.set(title=title, xlabel="width d", ylabel=label, xscale="log")
     axes[0].set(yscale="log")
     axes[1].set(ylim=(0, 1))
+    for name, numbers in found.items():
+        axes[2].plot(WIDTHS, numbers["slope_mean"], "-", color=COLORS[STYLES[name][1]], linewidth=1, alpha=0.8)
+    for what, text, left in (("slope_mean", "mean", 1050), ("slope", "median", 380)):
+        axes[2].text(left, 0.72 * found["none"][what][-2], text, fontsize=8, color="0.35", ha="right", va="top")
     axes[2].set(yscale="log")
     axes[0].legend()
     return figure
@@ -164,6 +169,13 @@ def lookups(d: int, keys: int, mix: Tensor, offset: float) -> tuple[Tensor, Tens
     """Inputs for 64 queries (64, 1, d) and their keys (64, keys, d), and values (64, keys, 4): the first is sought."""
     x = shared.randn(64, keys, d)
     return x[:, :1] @ mix, x, shared.randn(64, keys, 4) + offset
+
+
+def untrained(d: int, seed: int) -> tuple[Tensor, list[nn.Parameter]]:
+    """The fixed matrix that hides which key is sought, and W_Q and W_K as they are before training, all (d, d)."""
+    shared.manual_seed(seed)
+    mix = shared.randn(d, d) / math.sqrt(d)
+    return mix, [nn.Parameter(shared.randn(d, d) / math.sqrt(d)) for _ in range(2)]
 
 
 def learn_lookup(
@@ -180,9 +192,7 @@ def learn_lookup(
     error between the result and the value of that key, where values scatter around `offset` with variance 1. Always the
     mean of the values: 1 − 1/8. Always one value, chosen blindly: 2 · (1 − 1/8).
     """
-    shared.manual_seed(seed)
-    mix = shared.randn(d, d) / math.sqrt(d)
-    w_q, w_k = (nn.Parameter(shared.randn(d, d) / math.sqrt(d)) for _ in range(2))
+    mix, (w_q, w_k) = untrained(d, seed)
     optimizer = optim.SGD([w_q, w_k], lr=rate)
     losses = []
     for _ in range(steps):
@@ -193,6 +203,62 @@ def learn_lookup(
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def measure_first_gradients(widths: tuple[int, ...], seeds: int, results: Results) -> None:
+    """Before any step: how large the gradient of W_Q is beside W_Q, and how it is spread over the queries.
+
+    Whether the scores are divided decides about both. A query's share is the norm of the gradient by its vector q.
+    """
+    for d in widths:
+        for name, (_, scale) in SCALES.items():
+            sizes, norms = [], []
+            for seed in range(seeds):
+                mix, (w_q, w_k) = untrained(d, seed)
+                sought, x, v = lookups(d, 8, mix, 0.0)
+                q = (sought @ w_q).detach().requires_grad_()
+                F.mse_loss(F.scaled_dot_product_attention(q, x @ w_k, v, scale=scale(d)), v[:, :1]).backward()
+                by_query = q.grad.numpy()[:, 0]  # (64, d)
+                norms.append(np.linalg.norm(by_query, axis=1))
+                by_matrix = sought.numpy()[:, 0].T @ by_query  # what W_Q gets: a sum over the queries
+                sizes.append(np.linalg.norm(by_matrix) / np.linalg.norm(w_q.numpy(force=True)))
+            each = np.sort(np.stack(norms), axis=1)[:, ::-1] ** 2  # (seeds, 64), the largest first
+            found = {
+                "first_gradient": np.mean(sizes),
+                "query_gradient_median": np.median(norms),
+                "query_gradient_mean": np.mean(norms),
+                "query_gradient_quarter": each[:, :16].sum() / each.sum(),
+            }
+            for what, value in found.items():
+                places = 4 if what == "query_gradient_quarter" else 2
+                results.metric(f"{what}_{name}_{d}", float(f"{value:.{places}g}"))
+            print(f"width {d:4} {name:6}", {what: float(f"{value:.3g}") for what, value in found.items()})
+
+
+def watch_decisions(d: int, rate: float, step: int, seeds: int, results: Results) -> None:
+    """After `step` steps of the lookup: how far scores scatter, how many queries are decided, how many rightly.
+
+    Decided is a query that gives more than 0.99 of its weight to one key.
+    """
+    for name in ("root", "none"):
+        spread, decided, right = [], [], []
+        for seed in range(seeds):
+            scores = []
+
+            def attend(q: Tensor, k: Tensor, v: Tensor, factor: float = SCALES[name][1](d), kept: list = scores):
+                kept.append((q @ k.mT * factor).numpy(force=True)[:, 0])  # (64, 8)
+                return F.scaled_dot_product_attention(q, k, v, scale=factor)
+
+            learn_lookup(d, rate, attend, steps=step + 1, seed=seed)
+            last = scores[-1]
+            weights = np.exp(last - last.max(axis=1, keepdims=True))
+            spread.append(last.std())
+            decided.append((weights.sum(axis=1) < 1 / 0.99).mean())
+            right.append((last.argmax(axis=1) == 0).mean())
+        found = {"spread": np.mean(spread), "decided": np.mean(decided), "right": np.mean(right)}
+        for what, value in found.items():
+            results.metric(f"after_{step}_{what}_{name}", float(f"{value:.2g}"))
+        print(f"width {d}, rate {rate:g}, after {step} steps, {name}:", {w: round(float(n), 2) for w, n in found.items()})
 
 
 def compare_scales(widths: tuple[int, ...], seeds: int, results: Results) -> dict[int, dict[str, np.ndarray]]:
@@ -215,6 +281,7 @@ def compare_scales(widths: tuple[int, ...], seeds: int, results: Results) -> dic
                 for rate, end in zip(RATES, ends.mean(axis=0), strict=True):
                     results.metric(f"lookup_{d}_{name}_at_{rate:g}", float(f"{end:.3g}"))
                 results.metric(f"lookup_{d}_{name}_best", float(f"{ends.mean(axis=0).min():.2g}"))
+                results.metric(f"lookup_{d}_{name}_best_rate", RATES[int(ends.mean(axis=0).argmin())])
                 print(f"width {d:4} {name:6}", dict(zip(RATES, ends.mean(axis=0).round(4).tolist(), strict=True)))
     return found
 
@@ -263,9 +330,11 @@ def main() -> None:
         draw_widths(measure_widths(args.rows, results)),
         "widths",
         alt="Three panels against the width from 1 to 1,024. Without the root the variance of a score grows like the "
-        "width, the largest of 32 weights approaches 1 and the slope of the softmax falls; divided by the root of the "
-        "width all three are nearly level.",
+        "width, the largest of 32 weights approaches 1 and the slope of the softmax falls, its median far more than its "
+        "mean; divided by the root of the width all three are nearly level.",
     )
+    measure_first_gradients((16, 128, 512), 10, results)
+    watch_decisions(128, 1.0, 20, args.seeds, results)
     found = compare_scales((16, 128), args.seeds, results)
     results.metric("lookup_seeds", args.seeds)
     results.figure(

@@ -127,8 +127,10 @@ BUGS = {
 
 
 def smooth(losses: list[float], width: int = 10) -> np.ndarray:
-    """The running mean over `width` steps."""
-    return np.convolve(losses, np.ones(width) / width, mode="valid")
+    """The running mean over the last `width` steps, or as many as there have been; NaN from the first NaN on."""
+    sums = np.cumsum([0.0, *losses])
+    ends = np.arange(1, len(losses) + 1)
+    return (sums[ends] - sums[np.maximum(ends - width, 0)]) / np.minimum(ends, width)
 
 
 def train_with_bugs(d: int, rate: float, results: Results) -> dict[float, dict[str, list[float]]]:
@@ -153,6 +155,12 @@ def train_with_bugs(d: int, rate: float, results: Results) -> dict[float, dict[s
                 end = f"NaN from step {broken}"
             print(f"values around {offset:g}, gradient {BUGS[bug][0]}: {end}")
     results.metric("bug_rate", rate)
+    for bug in ("none", "scale", "weights"):  # those that keep the sum: an offset of the values is none of their business
+        left, right = (np.array(curves[bug]) for curves in found.values())
+        apart = ~(np.abs(left - right) <= 0.01 * left)
+        same = int(apart.argmax()) if apart.any() else len(left)
+        results.metric(f"bug_{bug}_same_steps", same, unit="steps")
+        print(f"gradient {BUGS[bug][0]}: the same loss for both offsets, to a hundredth, for the first {same} steps")
     return found
 
 
@@ -163,10 +171,11 @@ def draw_bugs(found: dict[float, dict[str, list[float]]]) -> plt.Figure:
         for bug, losses in curves.items():
             name, style, colour = BUGS[bug]
             curve = smooth(losses)
-            axis.plot(curve, style, color=COLORS[colour], label=name)
+            steps = np.arange(1, len(curve) + 1)
+            axis.plot(steps, curve, style, color=COLORS[colour], label=name)
             if not np.isfinite(curve[-1]):
                 last = int(np.flatnonzero(np.isfinite(curve))[-1])
-                axis.plot(last, curve[last], "x", color=COLORS[colour], markersize=9, markeredgewidth=2.5)
+                axis.plot(steps[last], curve[last], "x", color=COLORS[colour], markersize=9, markeredgewidth=2.5)
         axis.set(title=f"Values around {offset:g}", xlabel="step", yscale="log", ylim=(1e-4, 20))
     axes[0].set(ylabel="squared error (running mean of 10)")
     axes[0].legend(fontsize=8, loc="upper right", ncols=2)
@@ -316,7 +325,7 @@ def draw_leaks(steps: int, results: Results) -> plt.Figure:
         end = float(np.mean(losses[-50:]))
         results.metric(f"leak_{kind}", float(f"{end:.3f}"), unit="nats")
         print(f"next of {TOKENS} random tokens, mask {name}: {end:.3f} nats")
-        axis.plot(smooth(losses), style, color=COLORS[colour], label=name)
+        axis.plot(np.arange(1, steps + 1), smooth(losses), style, color=COLORS[colour], label=name)
     floor = math.log(TOKENS)
     results.metric("leak_floor", float(f"{floor:.4f}"), unit="nats")
     results.metric("leak_last_only", float(f"{floor / LENGTH:.3f}"), unit="nats")

@@ -9,7 +9,12 @@ import numpy as np
 import shared
 from course.oracles import check, check_formula_runs, doing, require
 from shared import nn
-from shared.arrays.kernels.attention.reference import attention, attention_scores, attention_weights
+from shared.arrays.kernels.attention.reference import (
+    attention,
+    attention_gradient,
+    attention_scores,
+    attention_weights,
+)
 from shared.nn import functional as F
 from shared.ops.attention import default_scale
 
@@ -55,7 +60,7 @@ def check_scores() -> None:
     with doing("attention_scores of five queries and five keys", SHAPES):
         found = attention_scores(Q, K, None, 0.5)
     check(
-        "the scores of “the dog bit the man”, q · k / 2",
+        "attention_scores of “the dog bit the man”, q · k / 2",
         found,
         SCORES,
         {
@@ -135,6 +140,13 @@ def check_masked_scores(q: np.ndarray, k: np.ndarray, free: np.ndarray) -> None:
             "−inf where the mask is not above 0": np.where(added > 0, free, -np.inf),
         },
     )
+    with doing("attention_scores of float32 with a mask of float64", SHAPES):
+        found = attention_scores(q.astype("float32"), k.astype("float32"), added, 0.3)
+    require(
+        found.dtype == np.float32,
+        f"attention_scores of float32 with a mask of float64 has {found.dtype}: the mask widens what it is added to. "
+        "The result has the dtype of q: mask.astype(q.dtype)",
+    )
 
 
 def check_weights() -> None:
@@ -145,7 +157,7 @@ def check_weights() -> None:
         found = attention_weights(scores)
     require((np.exp(scores) == powers).all(), "attention_weights has changed the scores that it was given")
     check(
-        "the weights of the scores ln 1, ln 2, ln 5 and ln 3, ln 3, ln 2",
+        "attention_weights of the scores ln 1, ln 2, ln 5 and ln 3, ln 3, ln 2",
         found,
         [[0.125, 0.25, 0.625], [0.375, 0.375, 0.25]],
         {
@@ -163,7 +175,7 @@ def check_weights() -> None:
     with doing("attention_weights (3, 3, 3, 3)", SHAPES):
         found = attention_weights(cube)
     check(
-        "weights (3, 3, 3, 3)",
+        "attention_weights of random scores (3, 3, 3, 3)",
         found,
         softmax(cube),
         {
@@ -186,7 +198,7 @@ def check_large() -> None:
         "each row's own largest score first, which changes no weight",
     )
     check(
-        "the weights of two scores that differ by ln 3, near 1000 and near −1000",
+        "attention_weights of two scores that differ by ln 3, near 1000 and near −1000",
         found,
         [[0.25, 0.75], [0.25, 0.75]],
         {
@@ -216,7 +228,7 @@ def check_result() -> None:
         },
     )
     check(
-        "what the words take from each other",
+        "attention: what the words take from each other",
         out,
         weights @ V,
         {
@@ -250,7 +262,7 @@ def check_masked_result() -> None:
     with np.errstate(all="ignore"), doing("attention under a look-ahead mask", SHAPES):
         out, weights = attention(Q, K, V, ahead, 0.5)
     check(
-        "the weights under a look-ahead mask",
+        "attention: the weights under a look-ahead mask",
         weights,
         hidden,
         {
@@ -262,7 +274,7 @@ def check_masked_result() -> None:
         },
     )
     check(
-        "the result under a look-ahead mask",
+        "attention: the result under a look-ahead mask",
         out,
         hidden @ V,
         {
@@ -362,8 +374,8 @@ def check_variance() -> None:
         )
         require(
             largest < 0.3,
-            f"at width {width} the largest of 60 weights is {largest:.2f} on average: the softmax is saturated, and a "
-            "saturated softmax has almost no gradient",
+            f"at width {width} the largest of 60 weights is {largest:.2f} on average: the softmax is saturated, and "
+            "most queries of a saturated softmax learn almost nothing",
         )
         plain = attention_weights(attention_scores(q, k, None, 1.0)).max(axis=-1).mean()
         require(
@@ -380,6 +392,30 @@ def test_the_scale_keeps_the_variance_of_the_scores_at_every_width():
 
 
 # ------------------------------------------------------------------------ nothing to see
+
+
+GRADIENTS = {
+    "matmul": "dq is (…, L, E), dk (…, S, E), dv (…, S, F): the shapes say which product it is, of what, and which factor "
+    "is transposed.",
+    "broadcast": "Σ over the keys keeps its axis, (…, L, 1), to stand beside the weights (…, L, S): keepdims=True.",
+    "axes": "There may be any number of leading axes: .mT exchanges the last two.",
+    "expected 3": "Three gradients are returned: by q, by k and by v.",
+}
+
+
+def check_gradient_shapes() -> None:
+    """`attention_gradient` where nothing is hidden: what fails here has nothing to do with masks."""
+    rng = np.random.default_rng(8)
+    q, k, v, grad = (rng.normal(size=s) for s in ((4, 3), (5, 3), (5, 2), (4, 2)))
+    weights = softmax(q @ k.T)
+    with doing("attention_gradient of 4 queries (E = 3), 5 keys and their values (F = 2)", GRADIENTS):
+        to_q, to_k, to_v = attention_gradient(q, k, v, weights, grad, 1.0)
+    for name, found, like in (("q", to_q, q), ("k", to_k, k), ("v", to_v, v)):
+        require(
+            np.shape(found) == like.shape,
+            f"attention_gradient: the gradient by {name} has shape {np.shape(found)}, but {like.shape}, that of {name}, "
+            "is expected",
+        )
 
 
 def test_a_query_that_may_see_nothing_gets_zero_and_finite_gradients():
@@ -400,6 +436,7 @@ def test_a_query_that_may_see_nothing_gets_zero_and_finite_gradients():
         },
         tolerance=1e-6,
     )
+    check_gradient_shapes()
     rng = np.random.default_rng(7)
     mask = np.ones((4, 5), bool)
     mask[2] = False

@@ -80,6 +80,10 @@ def variants(q, k, v, weights, grad, scale, factors=None) -> tuple[dict[str, np.
             "dropout's factors on the gradient by the scores: they belong to dweights, before the sum is taken": weights
             * (plain - (weights * plain).sum(axis=-1, keepdims=True))
             * f,
+            "weights · factors in the place of the weights everywhere, and dweights without factors: they belong to dv "
+            "and to dweights, and the softmax's own gradient takes the weights from before dropout": weights
+            * f
+            * (plain - (weights * f * plain).sum(axis=-1, keepdims=True)),
             "dropout's factors in the weights of the softmax's gradient": weights
             * f
             * (to_w - (weights * f * to_w).sum(axis=-1, keepdims=True)),
@@ -112,14 +116,14 @@ def variants(q, k, v, weights, grad, scale, factors=None) -> tuple[dict[str, np.
     return by_q, by_k, by_v
 
 
-def check_three(what: str, found, expected, mistakes, tolerance: float = 1e-4) -> None:
+def check_three(what: str, found, expected, mistakes, source: str = "by hand") -> None:
     """dv first: it needs nothing of the others."""
     for i in (2, 0, 1):
         named: dict[str, np.ndarray] = {}
         for name, value in mistakes[i].items():  # where two mistakes give the same, both are named
             twin = next((n for n, v in named.items() if v.shape == value.shape and np.allclose(v, value)), None)
             named[name if twin is None else f"{twin}; or: {name}"] = value if twin is None else named.pop(twin)
-        check(f"{what}: the gradient by the {NAMES[i]}", found[i], expected[i], named, tolerance)
+        check(f"{what}: the gradient by the {NAMES[i]}", found[i], expected[i], named, source=source)
 
 
 def check_by_hand() -> None:
@@ -197,9 +201,8 @@ def check_differences() -> None:
         copies = [a.copy() for a in (q, k, v, weights, grad)]
         with doing(f"attention_gradient: {what}", SHAPES):
             to_q, to_k, to_v = attention_gradient(q, k, v, weights, grad, 0.7, factors)
-        check_three(
-            f"{what}, by finite differences", (to_q, to_k, to_v), right, variants(q, k, v, weights, grad, 0.7, factors)
-        )
+        mistakes = variants(q, k, v, weights, grad, 0.7, factors)
+        check_three(what, (to_q, to_k, to_v), right, mistakes, "by finite differences")
         for name, a, b in zip(("q", "k", "v", "weights", "grad"), (q, k, v, weights, grad), copies, strict=True):
             require((a == b).all(), f"attention_gradient has changed {name}, which others still need")
 
@@ -220,6 +223,7 @@ def check_backward() -> None:
             x.grad.tolist(),
             right,
             tolerance=1e-3,
+            source="by finite differences",
         )
         require(x.grad.dtype == shared.float32, f"the gradient by the {NAMES[i]} is {x.grad.dtype}: what widens it?")
 
@@ -238,17 +242,18 @@ def check_second() -> None:
     with doing("attention_gradient of Tensors, as a gradient of a gradient needs it", TENSORS):
         (to_q,) = shared.autograd.grad(out, [q], single(grad), create_graph=True)
         (second,) = shared.autograd.grad((to_q**2).sum(), [q])
-    check("the gradient by the queries, of Tensors", to_q.tolist(), slopes(values[0]), tolerance=1e-3)
+    check("the gradient by the queries, of Tensors", to_q.tolist(), slopes(values[0]), tolerance=1e-3, source="by finite differences")
     step, right = 1e-3, np.zeros_like(values[0])
     for place in np.ndindex(*right.shape):
         move = np.zeros_like(right)
         move[place] = step
         right[place] = ((slopes(values[0] + move) ** 2).sum() - (slopes(values[0] - move) ** 2).sum()) / (2 * step)
     check(
-        "the gradient by the queries of Σ dq², by finite differences of finite differences",
+        "the gradient by the queries of Σ dq²",
         second.tolist(),
         right,
         tolerance=2e-3,
+        source="by finite differences of finite differences",
     )
 
 
