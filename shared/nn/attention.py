@@ -23,7 +23,8 @@ class KVCache:
 
     `MultiHeadAttention` calls `update`; any object that has it can take its place. `keys` and `values` are those of all
     tokens so far, (B, H, len(cache), E), or None. `max_len`, if it is known, is the number of tokens that room is made
-    for at once. Without it the room doubles when it is full, so that n tokens are copied less than n times in all.
+    for at once. Without it the room doubles when it is full: when n tokens have come one by one, old ones have been
+    copied to a new place fewer than 2n times in all (in pieces of any sizes: fewer than 3n).
 
     >>> import shared
     >>> cache = KVCache()
@@ -204,7 +205,7 @@ class MultiHeadAttention(_Attention):
         need_weights: bool = False,
         cache: Any = None,
     ) -> Any:
-        """As the class says. RuntimeError unless the query is (B, L, d_model).
+        """As the class says. RuntimeError, whose text names the query's shape, unless that is (B, L, d_model).
 
         `project`, `attend` and `out_proj`, one after the other. A mask (B, L, S) is meant for all heads. With a cache,
         which takes new keys and values after projection, the last new key belongs to the last query: query r of L

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from functools import partial
 
 import numpy as np
 
 import shared
-from course.oracles import check, doing, require
+from course import oracles
+from course.oracles import doing, require
 from shared.arrays.kernels.attention.reference import attention_in_blocks, take_block
 from shared.nn import functional as F
 
+check = partial(oracles.check, source="expected")  # and "by hand" where it was
 SHAPES = {
     "broadcast": "largest and total are (…, L, 1), values (…, L, F), the block's scores (…, L, K): what is summed over "
     "the keys keeps its axis.",
@@ -65,6 +68,7 @@ def check_step() -> None:
             "dimensions that are not kept": np.log([4, 8]),
             "the sum of the two": largest + new.max(1, keepdims=True),
         },
+        source="by hand",
     )
 
     def mistakes(x: np.ndarray, part) -> dict[str, np.ndarray]:
@@ -116,9 +120,10 @@ def check_edges() -> None:
         "take_block makes NaN of a first block, or of one in which a query sees nothing: −inf − (−inf) is NaN. Where "
         "the new maximum is still −inf subtract 0 instead",
     )
-    check("the largest scores after a first block", largest, [[math.log(3)], [-inf], [2]])
-    check("the sums after a first block", total, [[4 / 3], [0], [1]])
-    check("the sums of values after a first block", values, [[10 / 3, 14 / 3], [0, 0], [3, 4]])
+    check("the largest scores after a first block", largest, [[math.log(3)], [-inf], [2]], source="by hand")
+    check("the sums after a first block", total, [[4 / 3], [0], [1]], source="by hand")
+    right = [[10 / 3, 14 / 3], [0, 0], [3, 4]]
+    check("the sums of values after a first block", values, right, source="by hand")
     with np.errstate(all="ignore"), doing("take_block, after a block in which a query saw nothing", SHAPES):
         again = take_block(largest, total, values, np.array([[-inf, -inf], [-inf, 0], [1002, 1002]]), v)
     require(
@@ -130,6 +135,7 @@ def check_edges() -> None:
         again[2],
         [[10 / 3, 14 / 3], [3, 4], [4, 6]],
         {"scores near 1000 that were cut off": [[10 / 3, 14 / 3], [3, 4], [3, 4]]},
+        source="by hand",
     )
     small = take_block(*(a.astype(np.float32) for a in (*start, scores, v)))
     found = [a.dtype.name for a in small]
@@ -144,7 +150,7 @@ def check_all() -> None:
     rng = np.random.default_rng(0)
     for lead, queries, keys, sizes, diagonals in (
         ((), 5, 5, (2,), (None,)),
-        ((2, 3), 7, 9, (1, 3, 4, 7, 50), (None, 0, 2, -2, 30)),
+        ((2, 3), 7, 9, (3, 1, 4, 7, 50), (None, 0, 2, -2, 30)),
         ((1,), 8, 3, (2, 4), (None, 0, -5)),
     ):
         q, k, v = (rng.normal(size=(*lead, *s)) * 2 for s in ((queries, 4), (keys, 4), (keys, 3)))
@@ -210,8 +216,12 @@ def check_one(what: str, q, k, v, size: int, diagonal: int | None) -> None:
             ("a diagonal off by one: one key too many", diagonal + 1),
         ):
             values[name] = at_once(q, k, v, 0.5, d)[0]
+        values["a diagonal taken for 0: query r sees the keys up to r + diagonal"] = at_once(q, k, v, 0.5, 0)[0]
         ahead = np.tri(queries, keys, diagonal, dtype=bool)
         last = np.minimum(ends + size, queries)[:, None] + diagonal
+        values["keys that end where a block's queries end: the diagonal moves that, too"] = under(
+            ahead & (places < last - diagonal), q, k, v
+        )
         values["a diagonal that is counted from the first key of each block: subtract the block's place"] = under(
             (places % size <= np.arange(queries)[:, None] + diagonal) & (places < last), q, k, v
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 import shared
-from course.oracles import check, doing, refusal, require
+from course import oracles
+from course.oracles import doing, refusal, require
 from shared import nn
 
+check = partial(oracles.check, source="expected")
 SHAPES = {
     "izes of tensors": "Keys are (B, H, tokens, E): what is new comes behind along dimension 2.",
     "concatenate": "Keys are (B, H, tokens, E): what is new comes behind along dimension 2.",
@@ -81,6 +85,12 @@ def check_cache(max_len: int | None) -> None:
                 f"{what} returns keys {sizes[0]} of {total} tokens: the whole room, and only what is filled counts",
             )
             check_pair(what, found, parts[: i + 1])
+            dtypes = [x.array.dtype.name for x in found]
+            require(
+                dtypes == ["float32"] * 2,
+                f"{what} returns {dtypes} of float32: the room has another dtype than the new tokens (empty makes "
+                "float64 where none is given)",
+            )
             require(
                 cache.keys is not None and cache.values is not None and len(cache) == total,
                 f"{what} has the length {len(cache)}, not {total}: what is returned is kept as keys and values",
