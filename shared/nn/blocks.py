@@ -78,7 +78,7 @@ class EncoderBlock(_Block):
         """x (B, T, d_model) → (B, T, d_model), by `self_attention` with `norm1` and `feed_forward` with `norm2`.
 
         `mask`, `is_causal` and `cache` are those of `MultiHeadAttention`; where a mask and `is_causal` are given, a
-        query attends to what both let through.
+        query attends to what both let through. With a cache x has the tokens that follow those in it, one or several.
         """
         attend = partial(self.self_attention, mask=mask, is_causal=is_causal, cache=cache)
         x = self.add_and_norm(x, attend, self.norm1)
@@ -135,7 +135,7 @@ class DecoderBlock(_Block):
 
         `mask` (T, T) or what broadcasts to (B, heads, T, T) is for the self-attention, together with `is_causal`;
         `memory_mask`, that broadcasts to (B, heads, T, S), says where the tokens of x may attend in memory. memory is
-        normalised by whoever made it. `cache` is for the self-attention.
+        normalised by whoever made it. `cache` is for the self-attention, as in `EncoderBlock`.
         """
         attend = partial(self.self_attention, mask=mask, is_causal=is_causal, cache=cache)
         x = self.add_and_norm(x, attend, self.norm1)

@@ -75,6 +75,7 @@ class _Layer(Module):
         return self.dropout1(_attend(self.self_attn, x, x, attn_mask, key_padding_mask, is_causal))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
+        """The network alone: the dropout of what it makes is `_ff_block`'s."""
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
@@ -118,8 +119,9 @@ class TransformerEncoderLayer(_Layer):
     ) -> Tensor:
         """The layer's output for `src`; boolean masks are True where a key may not be attended to.
 
-        src_mask (S, S) or (N · nhead, S, S), src_key_padding_mask (N, S), or (S,) for one sequence. `is_causal` says
-        that src_mask is the causal one, which has to be given too.
+        src_mask (S, S) or (N · nhead, S, S), src_key_padding_mask (N, S), or (S,) for one sequence. `is_causal` is a
+        hint that src_mask, which has to be given too, is the causal one and need not be read; beside any other mask it
+        is wrong. `src` is not changed.
         """
         x = src
         if self.norm_first:
@@ -129,6 +131,7 @@ class TransformerEncoderLayer(_Layer):
         return self.norm2(x + self._ff_block(x))
 
     def _ff_block(self, x: Tensor) -> Tensor:
+        """The feed-forward network, then dropout."""
         return self.dropout2(self._feed_forward(x))
 
 
@@ -182,6 +185,7 @@ class TransformerDecoderLayer(_Layer):
         return self.dropout2(_attend(self.multihead_attn, x, mem, attn_mask, key_padding_mask, is_causal))
 
     def _ff_block(self, x: Tensor) -> Tensor:
+        """The feed-forward network, then dropout."""
         return self.dropout3(self._feed_forward(x))
 
 
@@ -220,7 +224,8 @@ class TransformerEncoder(Module):
     ) -> Tensor:
         """The last layer's output, normalised by `norm`; masks as in `TransformerEncoderLayer`.
 
-        `is_causal` says whether `mask` is the causal one; for None it is looked at.
+        `is_causal` says whether `mask` is the causal one; for None `_is_causal_mask` looks at it, since a mask may be
+        another one.
         """
         is_causal = _is_causal_mask(mask) if is_causal is None else is_causal
         x = src

@@ -262,7 +262,7 @@ def times(results: Results, seed: int) -> plt.Figure:
     for i, name in enumerate(names[:3]):
         left.plot(lengths, [100 * s[name] / sum(s.values()) for s in shares], "o-", color=COLORS[i], label=name)
     left.axvline(6 * d, color="0.3", linestyle="--", linewidth=1)
-    left.text(6 * d * 0.93, 3, "T = 6 d", ha="right")
+    left.text(6 * d * 0.93, 3, "T = 6 D", ha="right")
     left.set(title="Multiplications by formula", ylabel="share (%)", ylim=(0, 85))
     for i, name in enumerate(names):
         right.plot(lengths, measured[name], "o-", color=COLORS[i], label=name)
@@ -297,7 +297,7 @@ def main() -> None:
         times(results, args.seed),
         "block_costs",
         alt="Left: the share of multiplications by part against the length; the scores' meets that of the feed-forward "
-        "network at T = 4 d and passes a half at T = 6 d. Right: measured time of the parts, flat but for the scores.",
+        "network at T = 4 D and passes a half at T = 6 D. Right: measured time of the parts, flat but for the scores.",
     )
     parity(results, args.seed)
     results.save()
