@@ -19,7 +19,7 @@ from shared.tensor import Tensor
 def padding_mask(tokens: Tensor, padding_idx: int = 0) -> Tensor:
     """True for every token that is not padding: tokens (B, S) → (B, 1, 1, S), for all heads and queries.
 
-    RuntimeError for tokens of another shape (`_for_keys`, given the mask (B, S), sees to it, and to the new dimensions).
+    RuntimeError for tokens of another shape (`_for_keys`, given the mask (B, S), sees to it, and adds dimensions).
 
     >>> import shared
     >>> padding_mask(shared.tensor([[5, 7, 0], [4, 0, 0]]))[:, 0, 0].tolist()

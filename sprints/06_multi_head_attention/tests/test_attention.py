@@ -395,7 +395,7 @@ def test_the_scale_keeps_the_variance_of_the_scores_at_every_width():
 
 
 GRADIENTS = {
-    "matmul": "dq is (…, L, E), dk (…, S, E), dv (…, S, F): the shapes say which product it is, of what, and which factor "
+    "matmul": "dq is (…, L, E), dk (…, S, E), dv (…, S, F): the shapes say which product it is, of what, and what "
     "is transposed.",
     "broadcast": "Σ over the keys keeps its axis, (…, L, 1), to stand beside the weights (…, L, S): keepdims=True.",
     "axes": "There may be any number of leading axes: .mT exchanges the last two.",
@@ -413,8 +413,8 @@ def check_gradient_shapes() -> None:
     for name, found, like in (("q", to_q, q), ("k", to_k, k), ("v", to_v, v)):
         require(
             np.shape(found) == like.shape,
-            f"attention_gradient: the gradient by {name} has shape {np.shape(found)}, but {like.shape}, that of {name}, "
-            "is expected",
+            f"attention_gradient: the gradient by {name} has shape {np.shape(found)}, but {like.shape} is expected, that "
+            f"of {name}",
         )
 
 

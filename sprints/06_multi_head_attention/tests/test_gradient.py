@@ -242,7 +242,13 @@ def check_second() -> None:
     with doing("attention_gradient of Tensors, as a gradient of a gradient needs it", TENSORS):
         (to_q,) = shared.autograd.grad(out, [q], single(grad), create_graph=True)
         (second,) = shared.autograd.grad((to_q**2).sum(), [q])
-    check("the gradient by the queries, of Tensors", to_q.tolist(), slopes(values[0]), tolerance=1e-3, source="by finite differences")
+    check(
+        "the gradient by the queries, of Tensors",
+        to_q.tolist(),
+        slopes(values[0]),
+        tolerance=1e-3,
+        source="by finite differences",
+    )
     step, right = 1e-3, np.zeros_like(values[0])
     for place in np.ndindex(*right.shape):
         move = np.zeros_like(right)

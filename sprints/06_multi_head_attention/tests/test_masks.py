@@ -190,7 +190,8 @@ def check_combined() -> None:
         as_double = additive_mask(given[1], shared.float64)
     require(
         not np.isnan(added.tolist()).any(),
-        "additive_mask has NaN: 0 · ∞ is NaN, so no product with −inf makes this mask. Choose between 0 and −inf, by where",
+        "additive_mask has NaN: 0 · ∞ is NaN, so no product with −inf makes this mask. Choose between 0 and "
+        "−inf, by where",
     )
     check(
         "additive_mask of a look-ahead mask: 0 where True, −inf where False",
@@ -314,15 +315,6 @@ def check_diagonal() -> None:
             "the last two sizes of q in place of the numbers of queries and keys": np.tri(3, 4, 2),
         },
     )
-    with doing("all_masks with the diagonal 0"):
-        zero = all_masks(q, k, None, 0), all_masks(q, k, mask, 0)
-    require(
-        zero[0] is not None and (np.shape(zero[1]) != mask.shape or (np.asarray(zero[1]) != mask).any()),
-        "all_masks takes the diagonal 0 for none: 0 is a diagonal as any other, under which query 0 sees key 0 alone, and "
-        "None is none. Ask `is None`",
-    )
-    check("all_masks of the diagonal 0 without a mask", zero[0], np.tri(3, 5))
-    check("all_masks of a boolean mask and the diagonal 0", zero[1], mask & np.tri(3, 5, dtype=bool))
     with doing("all_masks of a mask and a diagonal"):
         both, numbers = all_masks(q, k, mask, 2), all_masks(q, k, added, 2)
     check(
@@ -349,9 +341,18 @@ def check_diagonal() -> None:
     for what, dtype in (("float32", numbers.dtype), ("float64", wide.dtype)):
         require(
             dtype == np.float32,
-            f"all_masks makes {dtype} of a float32 mask, for q of {what}: a mask of numbers keeps its own dtype, and so "
-            "must the −inf be of that",
+            f"all_masks makes {dtype} of a float32 mask, for q of {what}: a mask of numbers keeps its own dtype, and "
+            "so must the −inf be of that",
         )
+    with doing("all_masks with the diagonal 0"):
+        zero = all_masks(q, k, None, 0), all_masks(q, k, mask, 0)
+    require(
+        zero[0] is not None and (np.shape(zero[1]) != mask.shape or (np.asarray(zero[1]) != mask).any()),
+        "all_masks takes the diagonal 0 for none: 0 is a diagonal as any other, under which query 0 sees key 0 alone, "
+        "and None is none. Ask `is None`",
+    )
+    check("all_masks of the diagonal 0 without a mask", zero[0], np.tri(3, 5))
+    check("all_masks of a boolean mask and the diagonal 0", zero[1], mask & np.tri(3, 5, dtype=bool))
 
 
 def check_other_convention() -> None:

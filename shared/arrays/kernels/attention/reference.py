@@ -22,8 +22,8 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 def attention_scores(q: Array, k: Array, mask: Array | None, scale: float) -> Array:
     """q kᵀ · scale, (…, L, S), with the mask applied: −inf where a boolean one is False, else added to the scores.
 
-    The mask is None, or broadcasts to the scores. The result has the dtype of q, whatever that of the mask is; no argument
-    is changed.
+    The mask is None, or broadcasts to the scores. The result has the dtype of q, whatever the
+    mask has; no argument is changed.
 
     >>> import numpy as np
     >>> q, k = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
@@ -121,8 +121,9 @@ def look_ahead(queries: int, keys: int, diagonal: int, like: Array) -> Array:
 def all_masks(q: Array, k: Array, mask: Array | None, diagonal: int | None) -> Array | None:
     """The mask, and what the diagonal lets q (…, L, E) see of k (…, S, E), as one mask; None where there is neither.
 
-    Without a diagonal (None; 0 is one) that is the mask as it is, without a mask `look_ahead`. A boolean mask stays boolean, True where
-    both are; one of numbers, which are added to the scores, stays so, in its dtype, with −inf after the diagonal.
+    Without a diagonal (None; 0 is one) that is the mask as it is, without a mask `look_ahead`. A boolean mask stays
+    boolean, True where both are; one of numbers, which are added to the scores, stays so, in its dtype, with −inf after
+    the diagonal.
     """
     if diagonal is None:
         return mask
