@@ -413,8 +413,8 @@ def check_gradient_shapes() -> None:
     for name, found, like in (("q", to_q, q), ("k", to_k, k), ("v", to_v, v)):
         require(
             np.shape(found) == like.shape,
-            f"attention_gradient: the gradient by {name} has shape {np.shape(found)}, but {like.shape} is expected, that "
-            f"of {name}",
+            f"attention_gradient: the gradient by {name} has shape {np.shape(found)}, but {like.shape} is expected, "
+            f"that of {name}",
         )
 
 
