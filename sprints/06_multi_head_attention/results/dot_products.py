@@ -258,7 +258,8 @@ def watch_decisions(d: int, rate: float, step: int, seeds: int, results: Results
         found = {"spread": np.mean(spread), "decided": np.mean(decided), "right": np.mean(right)}
         for what, value in found.items():
             results.metric(f"after_{step}_{what}_{name}", float(f"{value:.2g}"))
-        print(f"width {d}, rate {rate:g}, after {step} steps, {name}:", {w: round(float(n), 2) for w, n in found.items()})
+        shown = {what: round(float(value), 2) for what, value in found.items()}
+        print(f"width {d}, rate {rate:g}, after {step} steps, {name}:", shown)
 
 
 def compare_scales(widths: tuple[int, ...], seeds: int, results: Results) -> dict[int, dict[str, np.ndarray]]:
@@ -330,8 +331,8 @@ def main() -> None:
         draw_widths(measure_widths(args.rows, results)),
         "widths",
         alt="Three panels against the width from 1 to 1,024. Without the root the variance of a score grows like the "
-        "width, the largest of 32 weights approaches 1 and the slope of the softmax falls, its median far more than its "
-        "mean; divided by the root of the width all three are nearly level.",
+        "width, the largest of 32 weights approaches 1 and the slope of the softmax falls, its median far more than "
+        "its mean; divided by the root of the width all three are nearly level.",
     )
     measure_first_gradients((16, 128, 512), 10, results)
     watch_decisions(128, 1.0, 20, args.seeds, results)

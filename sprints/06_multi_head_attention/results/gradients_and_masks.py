@@ -155,7 +155,7 @@ def train_with_bugs(d: int, rate: float, results: Results) -> dict[float, dict[s
                 end = f"NaN from step {broken}"
             print(f"values around {offset:g}, gradient {BUGS[bug][0]}: {end}")
     results.metric("bug_rate", rate)
-    for bug in ("none", "scale", "weights"):  # those that keep the sum: an offset of the values is none of their business
+    for bug in ("none", "scale", "weights"):  # they keep the sum, so an offset cannot matter to them
         left, right = (np.array(curves[bug]) for curves in found.values())
         apart = ~(np.abs(left - right) <= 0.01 * left)
         same = int(apart.argmax()) if apart.any() else len(left)
