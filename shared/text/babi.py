@@ -179,7 +179,8 @@ class _Story:
     """One story in the making: its sentences, and a reader that has heard them."""
 
     def __init__(self, chance: _Chance):
-        self.chance, self.facts, self.reader = chance, [], Reader()
+        self.chance, self.reader = chance, Reader()
+        self.facts: list[str] = []
 
     def tell(self, who: str, kind: str, what: str, there: bool = False) -> None:
         verb = self.chance.among(VERBS[kind])
@@ -292,7 +293,8 @@ def generate(task: int, questions: int = 1000, seed: int = 0) -> list[Question]:
     (5, 2, 10)
     """
     _check_task(task)
-    chance, found = _Chance(task, seed), []
+    chance = _Chance(task, seed)
+    found: list[Question] = []
     while len(found) < questions:
         found.extend(_people(chance) if task == 1 else _agents(chance) if task == 20 else _things(chance, task))
     return found[:questions]
