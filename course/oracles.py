@@ -114,6 +114,22 @@ def doing(what: str, hints: dict[str, str] | None = None) -> Iterator[None]:
         raise AssertionError(f"{what} ends in {type(error).__name__}: {error}{looks}") from error
 
 
+def differences(function: Callable[[np.ndarray], float], at: np.ndarray) -> np.ndarray:
+    """The gradient of `function` at float64 `at`, of its shape, by central differences; `at` stays as it is.
+
+    >>> differences(lambda x: float((x**2).sum()), np.array([1.0, 3.0])).round(6)
+    array([2., 6.])
+    """
+    gradient, step = np.zeros(at.shape), 1e-5
+    for place in np.ndindex(*at.shape):
+        moved = at.copy()
+        moved[place] += step
+        up = function(moved)
+        moved[place] -= 2 * step
+        gradient[place] = (up - function(moved)) / (2 * step)
+    return gradient
+
+
 def refusal(load: Callable[[], object]) -> str:
     """The text of the RuntimeError that `load` raises; "" if it raises none."""
     try:
