@@ -1,7 +1,7 @@
 """Causal self-attention of 16 sequences of 256 tokens, 6 heads of 64: forward and backward.
 
-`python benchmarks/attention.py --output benchmarks/results/cpu_attention.json` compares the libraries at lengths from 64 to
-4096, 4096 tokens each: times, and megabytes by which one forward and backward raise the peak of the process over its
+`python benchmarks/attention.py --output benchmarks/results/cpu_attention.json` compares the libraries at lengths of 64
+to 4096, 4096 tokens each: times, and megabytes by which one forward and backward raise the peak of the process over its
 inputs.
 """
 
