@@ -235,6 +235,7 @@ def test_operations_without_second_gradients_are_listed():
     """The page names each Function that does not declare `twice`, by the operations that use it."""
     for module in pkgutil.iter_modules(ops.__path__, "shared.ops."):
         importlib.import_module(module.name)
+    importlib.import_module("shared.text")
     found, waiting = set(), [Function]
     while waiting:
         waiting += (subclasses := waiting.pop().__subclasses__())
