@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 class Palette(tuple[str, ...]):
     """Colours by position (`COLORS[0]`) or by name (`COLORS["blue"]`).
@@ -53,3 +59,30 @@ def use_style() -> None:
             "svg.hashsalt": "sprint-to-gpt",
         }
     )
+
+
+def write_grid(
+    axis: Axes,
+    values: Sequence[Sequence[Any]],
+    at: tuple[float, float] = (0, 0),
+    shade: Any = None,
+    colour: str = "black",
+    size: float = 11,
+    strong: str = "#0072B2",
+) -> None:
+    """Cells of width 1 with a text each, the first cell's upper left corner at (x, y); `shade` in [0, 1] per cell."""
+    from matplotlib.patches import Rectangle
+
+    for r, row in enumerate(values):
+        for c, value in enumerate(row):
+            depth = 0.0 if shade is None else float(shade[r][c])
+            axis.add_patch(Rectangle((at[0] + c, at[1] + r), 1, 1, facecolor=strong, alpha=0.35 * depth, linewidth=0))
+            axis.add_patch(Rectangle((at[0] + c, at[1] + r), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
+            text = value if isinstance(value, str) else f"{value:g}".replace("-", "−")
+            axis.text(at[0] + c + 0.5, at[1] + r + 0.52, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def canvas(axis: Axes, width: float, height: float) -> None:
+    """An empty drawing board: y points down, cells are square, nothing around it."""
+    axis.set(xlim=(-0.15, width + 0.15), ylim=(height + 0.15, -0.15), aspect="equal")
+    axis.axis("off")

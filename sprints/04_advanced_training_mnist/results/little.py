@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 import shared
+from course.plotting import canvas as canvas  # the scripts take both from here
+from course.plotting import write_grid as write_grid
 from shared import Tensor
 
 X = [[0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 1, 1]]
@@ -50,31 +49,6 @@ def digits() -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def write_grid(
-    axis: Axes,
-    values: Sequence[Sequence[Any]],
-    at: tuple[float, float] = (0, 0),
-    shade: Any = None,
-    colour: str = "black",
-    size: float = 11,
-    strong: str = "#0072B2",
-) -> None:
-    """Cells of width 1 with a text each, the first cell's upper left corner at (x, y); `shade` in [0, 1] per cell."""
-    for r, row in enumerate(values):
-        for c, value in enumerate(row):
-            depth = 0.0 if shade is None else float(shade[r][c])
-            axis.add_patch(Rectangle((at[0] + c, at[1] + r), 1, 1, facecolor=strong, alpha=0.35 * depth, linewidth=0))
-            axis.add_patch(Rectangle((at[0] + c, at[1] + r), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
-            text = value if isinstance(value, str) else f"{value:g}".replace("-", "−")
-            axis.text(at[0] + c + 0.5, at[1] + r + 0.52, text, ha="center", va="center", color=colour, fontsize=size)
-
-
 def frame(axis: Axes, at: tuple[float, float], width: float, height: float, colour: str, style: str = "-") -> None:
     """A thick frame around cells."""
     axis.add_patch(Rectangle(at, width, height, fill=False, edgecolor=colour, linewidth=2.6, linestyle=style, zorder=5))
-
-
-def canvas(axis: Axes, width: float, height: float) -> None:
-    """An empty drawing board: y points down, cells are square, nothing around it."""
-    axis.set(xlim=(-0.15, width + 0.15), ylim=(height + 0.15, -0.15), aspect="equal")
-    axis.axis("off")

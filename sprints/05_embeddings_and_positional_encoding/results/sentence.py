@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-
 import shared
+from course.plotting import canvas as canvas  # the scripts take both from here
+from course.plotting import write_grid as write_grid
 from shared import Tensor
 from shared.text import WordVocabulary
 
@@ -42,28 +38,3 @@ def table(requires_grad: bool = False) -> Tensor:
     [2.0, 0.0, 1.0, 0.0]
     """
     return shared.tensor(TABLE, requires_grad=requires_grad)
-
-
-def write_grid(
-    axis: Axes,
-    values: Sequence[Sequence[Any]],
-    at: tuple[float, float] = (0, 0),
-    shade: Any = None,
-    colour: str = "black",
-    size: float = 11,
-    strong: str = "#0072B2",
-) -> None:
-    """Cells of width 1 with a text each, the first cell's upper left corner at (x, y); `shade` in [0, 1] per cell."""
-    for r, row in enumerate(values):
-        for c, value in enumerate(row):
-            depth = 0.0 if shade is None else float(shade[r][c])
-            axis.add_patch(Rectangle((at[0] + c, at[1] + r), 1, 1, facecolor=strong, alpha=0.35 * depth, linewidth=0))
-            axis.add_patch(Rectangle((at[0] + c, at[1] + r), 1, 1, fill=False, edgecolor="0.6", linewidth=0.8))
-            text = value if isinstance(value, str) else f"{value:g}".replace("-", "−")
-            axis.text(at[0] + c + 0.5, at[1] + r + 0.52, text, ha="center", va="center", color=colour, fontsize=size)
-
-
-def canvas(axis: Axes, width: float, height: float) -> None:
-    """An empty drawing board: y points down, cells are square, nothing around it."""
-    axis.set(xlim=(-0.15, width + 0.15), ylim=(height + 0.15, -0.15), aspect="equal")
-    axis.axis("off")
