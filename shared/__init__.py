@@ -68,7 +68,7 @@ from shared.printing import set_printoptions
 __version__ = "0.1.0"
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
-_ROOMS = ("backends", "checkpoint", "cuda", "data", "drawing", "nn", "optim", "testing", "text", "training")
+_ROOMS = ("backends", "checkpoint", "cuda", "data", "drawing", "models", "nn", "optim", "testing", "text", "training")
 
 
 def is_tensor(obj: object) -> bool:  # type: ignore[valid-type]

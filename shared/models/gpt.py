@@ -1,0 +1,285 @@
+"""GPT-2's architecture: tokens and positions, a stack of causal blocks, and scores for the token that comes next.
+
+Source: Radford et al., "Language models are unsupervised multitask learners", 2019, section 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shared import nn
+from shared.autograd import checkpoint, is_grad_enabled, no_grad
+from shared.nn import functional as F
+from shared.nn import init
+from shared.ops import cat, multinomial
+from shared.optim import AdamW
+from shared.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The sizes of a GPT and what it is made of; the defaults are those of the smallest GPT-2.
+
+    `vocab_size` is V, `block_size` the largest number of tokens it can look at, `n_embd` the width d of a token's
+    vector, divisible by `n_head`; the feed-forward network is 4 · d wide. `positions` is "learned" or "sinusoidal".
+    `bias` is for the linear layers and the norms of the blocks, and the last norm. `tie_weights`: the output layer
+    uses the embedding's table. ValueError that names the field, for what no model can be made of.
+
+    >>> GPTConfig(n_embd=100, n_head=8)
+    Traceback (most recent call last):
+    ...
+    ValueError: GPTConfig: n_embd should be divisible by n_head, but got n_embd=100 and n_head=8
+    """
+
+    vocab_size: int = 50257
+    block_size: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.1
+    bias: bool = True
+    positions: str = "learned"
+    tie_weights: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"GPTConfig: {name} should be an int of at least 1, but got {value!r}")
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"GPTConfig: n_embd should be divisible by n_head, but got n_embd={self.n_embd} and "
+                f"n_head={self.n_head}"
+            )
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            raise ValueError(f"GPTConfig: dropout should be a number from 0 to below 1, but got {self.dropout!r}")
+        for name in ("bias", "tie_weights"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"GPTConfig: {name} should be True or False, but got {getattr(self, name)!r}")
+        if self.positions not in ("learned", "sinusoidal"):
+            raise ValueError(f"GPTConfig: positions should be 'learned' or 'sinusoidal', but got {self.positions!r}")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> GPTConfig:
+        """One of PRESETS, with some fields changed: `GPTConfig.preset("gpt2-medium", dropout=0.0)`."""
+        if name not in PRESETS:
+            raise ValueError(f"GPTConfig: there is no preset {name!r}; there are {', '.join(PRESETS)}")
+        return replace(PRESETS[name], **changes)
+
+    def num_parameters(self) -> int:
+        """How many numbers a GPT of this config learns, by formula; a table that is used twice counts once.
+
+        >>> GPTConfig.preset("gpt2").num_parameters()
+        124439808
+        """
+        d, bias = self.n_embd, int(self.bias)
+        attention = 4 * d * d + 4 * d * bias
+        feed_forward = 8 * d * d + 5 * d * bias
+        norm = d + d * bias
+        tables = self.vocab_size * d * (1 if self.tie_weights else 2)
+        tables += self.block_size * d if self.positions == "learned" else 0
+        return tables + self.n_layer * (attention + feed_forward + 2 * norm) + norm
+
+
+PRESETS = {
+    "toy": GPTConfig(vocab_size=65, block_size=32, n_layer=2, n_head=4, n_embd=64, dropout=0.0),
+    # nanoGPT's settings for characters of Shakespeare, on a laptop and on a GPU
+    "cpu": GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False),
+    "gpu": GPTConfig(vocab_size=65, block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
+    "gpt2": GPTConfig(),
+    "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_embd=1024),
+    "gpt2-large": GPTConfig(n_layer=36, n_head=20, n_embd=1280),
+    "gpt2-xl": GPTConfig(n_layer=48, n_head=25, n_embd=1600),
+}
+
+
+class GPTDecoderBlock(nn.EncoderBlock):
+    """One layer of a GPT: causal self-attention, then a feed-forward network with GELU, each added to what came in.
+
+    x (B, T, n_embd) → (B, T, n_embd). Pre-norm; what attention and network made is dropped out before it is added,
+    attention weights too, but nothing inside the network. It has no attention to an encoder, so it is an
+    `nn.EncoderBlock` whose tokens see themselves and those before. GELU is the tanh form, as GPT-2's was.
+
+    >>> import shared
+    >>> block = GPTDecoderBlock(GPTConfig.preset("toy"))
+    >>> tuple(block(shared.ones(3, 5, 64)).shape)
+    (3, 5, 64)
+    """
+
+    def __init__(self, config: GPTConfig, device: Any = None, dtype: Any = None):
+        d, place = config.n_embd, {"bias": config.bias, "device": device, "dtype": dtype}
+        super().__init__(d, config.n_head, 4 * d, config.dropout, nn.GELU("tanh"), norm_first=True, **place)
+        self.feed_forward.dropout = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = True, cache: Any = None) -> Tensor:
+        """As `nn.EncoderBlock`, but causal unless told otherwise."""
+        return nn.EncoderBlock.forward(self, x, mask, is_causal, cache)
+
+
+class GPT(nn.Module):
+    """ids (B, T), T ≤ block_size → logits (B, T, V): after each token, a score for each token that may come next.
+
+    `token_embedding` and `positions` make vectors of the ids, `blocks` let each token take from those before it,
+    `norm` normalises, and `lm_head`, a linear layer without bias, scores. With `tie_weights` the head's weight is the
+    embedding's, one Parameter under two names. `gradient_checkpointing = True` trades time for memory in training:
+    each block keeps only its input, and backward computes its inside once more.
+
+    >>> import shared
+    >>> model = GPT(GPTConfig.preset("toy"))
+    >>> tuple(model(shared.tensor([[1, 2, 3]])).shape), model.lm_head.weight is model.token_embedding.weight
+    ((1, 3, 65), True)
+    """
+
+    def __init__(self, config: GPTConfig, device: Any = None, dtype: Any = None):
+        super().__init__()
+        if not isinstance(config, GPTConfig):
+            raise TypeError(f"GPT: expected a GPTConfig, but got {type(config).__name__}")
+        self.config, place = config, {"device": device, "dtype": dtype}
+        encoding = nn.LearnedPositionalEncoding if config.positions == "learned" else nn.PositionalEncoding
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd, **place)
+        self.positions = encoding(config.n_embd, config.dropout, config.block_size, **place)
+        self.blocks = nn.ModuleList([GPTDecoderBlock(config, **place) for _ in range(config.n_layer)])
+        self.norm = nn.LayerNorm(config.n_embd, bias=config.bias, **place)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, **place)
+        if config.tie_weights:
+            self.lm_head.weight = self.token_embedding.weight
+        self.gradient_checkpointing = False
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """Draws all weights anew, as GPT-2 did: normal with standard deviation 0.02, biases 0, norms 1 and 0.
+
+        The layers whose output is added to the residual path, each block's `out_proj` and `linear2`, get 0.02 / √(2L),
+        L blocks: 2L sums of that size keep the path's variance, however deep.
+        """
+        scaled = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim >= 2:
+                residual = name.endswith(("out_proj.weight", "linear2.weight"))
+                init.normal_(parameter, std=scaled if residual else 0.02)
+            elif name.endswith("bias"):
+                init.zeros_(parameter)
+            else:
+                init.ones_(parameter)
+
+    def forward(self, ids: Tensor, caches: list[nn.KVCache] | None = None) -> Tensor:
+        """ids (B, T) → logits (B, T, V). RuntimeError that names the shape where ids have no two dimensions.
+
+        `caches`, one for each block, hold what came before: ids are then the tokens that follow, at the positions after
+        those, and T and what is cached must fit into block_size together (RuntimeError).
+        """
+        if ids.ndim != 2:
+            raise RuntimeError(f"GPT: expected ids (B, T), but got shape {tuple(ids.shape)}")
+        x = self.positions(self.token_embedding(ids), start=len(caches[0]) if caches else 0)  # (B, T, d)
+        for i, block in enumerate(self.blocks):
+            if self.gradient_checkpointing and self.training and is_grad_enabled():
+                x = checkpoint(block, x)
+            else:
+                x = block(x, cache=caches[i] if caches else None)
+        return self.lm_head(self.norm(x))
+
+    def num_parameters(self, embeddings: bool = True) -> int:
+        """How many numbers the model learns, a shared table once; without the two embedding tables if asked.
+
+        >>> GPT(GPTConfig.preset("toy")).num_parameters(embeddings=False)
+        100096
+        """
+        tables = {id(p) for part in (self.token_embedding, self.positions) for p in part.parameters()}
+        return sum(p.numel() for p in self.parameters() if embeddings or id(p) not in tables)
+
+    def flops_per_token(self, length: int | None = None, training: bool = True) -> int:
+        """Floating-point operations of the matrix products for one token of a text of `length` (block_size) tokens.
+
+        A multiplication and an addition for each weight of a matrix, the head's included and the tables' not; and for
+        each of the `length` tokens a product with its key and one with its value, as if none were masked. The backward
+        pass, with `training`, takes twice as many again.
+        Source: Chowdhery et al., "PaLM", 2022, appendix B.
+        """
+        c = self.config
+        length = c.block_size if length is None else length
+        matrices = 12 * c.n_layer * c.n_embd**2 + c.vocab_size * c.n_embd
+        forward = 2 * matrices + 4 * c.n_layer * length * c.n_embd
+        return forward * (3 if training else 1)
+
+    def decay_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Two groups for an optimizer: matrices and tables decay, biases and norms (one dimension) do not.
+
+        Only parameters that require gradients are in them, each once.
+        """
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+
+    def configure_optimizers(
+        self, lr: float, weight_decay: float = 0.1, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8
+    ) -> AdamW:
+        """AdamW over `decay_groups`, with the betas of GPT-3."""
+        groups = [group for group in self.decay_groups(weight_decay) if group["params"]]
+        return AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+    def crop_block_size(self, block_size: int) -> None:
+        """Forgets the positions from `block_size` on, in place: a model that looks at less, and takes less.
+
+        ValueError for more positions than there are. Optimizers made before hold the old table.
+        """
+        if not 1 <= block_size <= self.config.block_size:
+            raise ValueError(f"GPT: block_size can shrink to 1 … {self.config.block_size}, but got {block_size}")
+        with no_grad():
+            if self.config.positions == "learned":
+                kept = self.positions.weight[:block_size].clone()
+                self.positions.weight = nn.Parameter(kept, requires_grad=self.positions.weight.requires_grad)
+            else:
+                self.positions.pe = self.positions.pe[:block_size].clone()
+        self.positions.max_len = block_size
+        self.config = replace(self.config, block_size=block_size)
+
+    def generate(
+        self,
+        ids: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: Any = None,
+    ) -> Tensor:
+        """ids (B, T) and `max_new_tokens` more, (B, T + new), each drawn from what the model expects next.
+
+        Logits are divided by `temperature`; 0 takes the likeliest token instead of drawing. With `top_k` only the k
+        likeliest can be drawn. The model sees the last block_size tokens. It is in eval mode meanwhile, and then as
+        before.
+        """
+        if temperature < 0 or (top_k is not None and top_k < 1):
+            raise ValueError(f"GPT: expected temperature ≥ 0 and top_k ≥ 1, but got {temperature} and {top_k}")
+        was_training = self.training
+        self.eval()
+        with no_grad():
+            for _ in range(max_new_tokens):
+                logits = self(ids[:, -self.config.block_size :])[:, -1]  # (B, V)
+                ids = cat([ids, next_token(logits, temperature, top_k, generator)], 1)
+        self.train(was_training)
+        return ids
+
+    def extra_repr(self) -> str:
+        return f"{self.num_parameters():,} parameters"
+
+
+def next_token(logits: Tensor, temperature: float, top_k: int | None = None, generator: Any = None) -> Tensor:
+    """One id for each row of logits (B, V), as int64 (B, 1): the likeliest at temperature 0, else a draw."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k, dim=-1)[0][:, -1:]
+        logits = logits.masked_fill(logits < smallest, -math.inf)
+    return multinomial(F.softmax(logits, dim=-1), 1, generator=generator)
+
+
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean of −ln p over all targets (B, T) of the distributions that logits (B, T, V) are the scores of.
+
+    `targets[b, t]` is the token that follows the one logits[b, t] were computed at; −100 is left out of the mean.
+    """
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
