@@ -46,6 +46,7 @@ from shared.data.sampler import (
     WeightedRandomSampler,
 )
 from shared.data.statistics import RunningStatistics, channel_statistics
+from shared.data.tokens import RandomWindows, TokenStream, random_windows, sequential_windows, write_tokens
 from shared.data.worker import WorkerInfo, get_worker_info
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "ImageDataset",
     "IterableDataset",
     "RandomSampler",
+    "RandomWindows",
     "RunningStatistics",
     "Sampler",
     "SequentialSampler",
@@ -68,6 +70,7 @@ __all__ = [
     "TableDataset",
     "TensorDataset",
     "TinyShakespeare",
+    "TokenStream",
     "WeightedRandomSampler",
     "WikiText2",
     "WorkerInfo",
@@ -78,5 +81,8 @@ __all__ = [
     "get_worker_info",
     "load",
     "random_split",
+    "random_windows",
+    "sequential_windows",
     "transforms",
+    "write_tokens",
 ]
