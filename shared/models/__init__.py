@@ -1,5 +1,27 @@
-"""Whole models, put together from the layers of `shared.nn`."""
+"""Whole models, put together from the layers of `shared.nn`, and how those of others become them."""
 
 from shared.models.gpt import GPT, PRESETS, GPTConfig, GPTDecoderBlock, next_token_loss
+from shared.models.hugging_face import (
+    config_from_hugging_face,
+    config_to_hugging_face,
+    from_hugging_face,
+    to_hugging_face,
+)
+from shared.models.sorter import load_sorter, look_inside, look_inside_block, reference_activations, sort_letters
 
-__all__ = ["GPT", "GPTConfig", "GPTDecoderBlock", "PRESETS", "next_token_loss"]
+__all__ = [
+    "GPT",
+    "GPTConfig",
+    "GPTDecoderBlock",
+    "PRESETS",
+    "config_from_hugging_face",
+    "config_to_hugging_face",
+    "from_hugging_face",
+    "load_sorter",
+    "look_inside",
+    "look_inside_block",
+    "next_token_loss",
+    "reference_activations",
+    "sort_letters",
+    "to_hugging_face",
+]
