@@ -31,7 +31,7 @@ from shared.tensor import Tensor
 _KEY, _CHECKSUM = "shared.structure", "shared.crc32"  # in the header's metadata
 _HEADER_LIMIT = 100_000_000  # bytes; readers refuse more
 _DEPTH_LIMIT = 200
-_ABANDONED_AFTER = 60  # seconds without a write before another save may remove a temporary file
+ABANDONED_AFTER = 60  # seconds without a write before another save may remove a temporary file
 _FORMAT_NAMES = {
     "float64": "F64",
     "float32": "F32",
@@ -324,7 +324,7 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-            _lock(file.fileno())
+            lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -341,7 +341,7 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
             os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def lock(handle: int) -> bool:
     """Marks a file as being written, until it is closed; False if another process has it."""
     try:
         import fcntl
@@ -362,8 +362,8 @@ def _remove_abandoned(folder: str, name: str) -> None:
         for entry in os.listdir(folder):
             if entry.startswith(f".{name}.") and entry.endswith(".tmp") and len(entry) == len(name) + 14:
                 with contextlib.suppress(OSError), open(os.path.join(folder, entry), "rb") as file:
-                    old = time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_AFTER
-                    if old and _lock(file.fileno()):
+                    old = time.time() - os.fstat(file.fileno()).st_mtime > ABANDONED_AFTER
+                    if old and lock(file.fileno()):
                         os.unlink(file.name)
 
 
@@ -372,15 +372,20 @@ def _explain_os_error(error: OSError, path: str) -> OSError:
     old = "; the file that was there before is unchanged" if os.path.exists(path) else ""
     if not os.path.isdir(folder):
         return FileNotFoundError(errno.ENOENT, f"cannot save: there is no folder {folder}; make it first", path)
-    advice = {
+    return OSError(error.errno or errno.EIO, f"cannot save: {advice(error, folder)}{old}", path)
+
+
+def advice(error: OSError, folder: str) -> str:
+    """What is wrong when writing in `folder` fails, and what to do."""
+    known = {
         errno.ENOSPC: "the disk is full; free some space and save again",
         errno.EDQUOT: "the disk quota is used up; free some space and save again",
         errno.EFBIG: "the file is larger than this file system or its limits allow",
         errno.EACCES: f"no permission to write in the folder {folder}; save elsewhere",
         errno.EPERM: f"no permission to write in the folder {folder}; save elsewhere",
         errno.EROFS: "the file system is read-only; save elsewhere",
-    }.get(error.errno, os.strerror(error.errno or errno.EIO))
-    return OSError(error.errno or errno.EIO, f"cannot save: {advice}{old}", path)
+    }
+    return known.get(error.errno, os.strerror(error.errno or errno.EIO))
 
 
 def _read(path: str | os.PathLike | BinaryIO, name: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:

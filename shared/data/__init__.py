@@ -45,6 +45,7 @@ from shared.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from shared.data.stateful import StatefulDataLoader
 from shared.data.statistics import RunningStatistics, channel_statistics
 from shared.data.tokens import RandomWindows, TokenStream, random_windows, sequential_windows, write_tokens
 from shared.data.worker import WorkerInfo, get_worker_info
@@ -65,6 +66,7 @@ __all__ = [
     "RunningStatistics",
     "Sampler",
     "SequentialSampler",
+    "StatefulDataLoader",
     "Subset",
     "SubsetRandomSampler",
     "TableDataset",

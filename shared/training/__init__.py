@@ -1,6 +1,7 @@
 """The training loop that the lessons build up to, and what goes with it: stopping early, watching, resuming."""
 
 from shared.training.callback import Callback
+from shared.training.checkpoints import checkpoint_info, find_checkpoint
 from shared.training.early_stopping import EarlyStopping
 from shared.training.history import History
 from shared.training.loop import accuracy, evaluate, fit, train_one_epoch
@@ -13,7 +14,9 @@ __all__ = [
     "History",
     "TensorBoard",
     "accuracy",
+    "checkpoint_info",
     "evaluate",
+    "find_checkpoint",
     "fit",
     "load_checkpoint",
     "save_checkpoint",

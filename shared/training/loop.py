@@ -17,6 +17,7 @@ from shared.optim import Optimizer
 from shared.optim.lr_scheduler import ReduceLROnPlateau
 from shared.tensor import Tensor
 from shared.training.callback import Callback
+from shared.training.checkpoints import find_checkpoint, prepare
 from shared.training.history import History
 from shared.training.resume import load_checkpoint, save_checkpoint
 
@@ -44,8 +45,9 @@ def fit(
     gets the validation loss, or the training loss where there is no `val_loader`. `callbacks` look on after every
     epoch (`EarlyStopping`, `TensorBoard`). With `progress`, a bar shows the latest numbers.
 
-    `resume` is the path of a checkpoint, written after every epoch. Where it exists already, training continues
-    from it, up to `epochs` in all, with the losses of a run that was never interrupted: see `save_checkpoint`.
+    `resume` is a folder for checkpoints, one after every epoch, of which the last two stay and the one of smallest
+    validation loss. Where there is one already, training continues from the last, up to `epochs` in all, with the
+    losses of a run that was never interrupted: see `save_checkpoint`, whose `step` is here the number of epochs done.
 
     >>> import shared
     >>> _ = shared.manual_seed(0)
@@ -59,9 +61,11 @@ def fit(
     _check_schedule(scheduler, schedule_by)
     history, done = History(), 0
     loaders = [loader for loader in (train_loader, val_loader) if loader is not None]
-    extras = {"scheduler": scheduler, "history": history, "loaders": loaders, "callbacks": callbacks}
-    if resume is not None and os.path.exists(resume):
+    extras = {"scheduler": scheduler, "history": history, "data": loaders, "callbacks": callbacks}
+    if resume is not None and find_checkpoint(resume) is not None:
         done = load_checkpoint(resume, model, optimizer, **extras)
+    if resume is not None:
+        prepare(os.fspath(resume))  # a folder that cannot be written is seen before the first epoch, not after it
     with _Progress(train_loader, epochs, progress, done) as bar:
 
         def after_batch() -> None:
@@ -83,7 +87,7 @@ def fit(
             for callback in callbacks:
                 callback.after_epoch(model, history)
             if resume is not None:
-                save_checkpoint(resume, model, optimizer, epoch, **extras)
+                save_checkpoint(resume, model, optimizer, epoch, value=val.get("loss"), **extras)
             bar.show(epoch, history)
     for callback in callbacks:
         callback.after_training(model, history)

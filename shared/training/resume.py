@@ -2,157 +2,300 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
-import random
-from collections.abc import Iterable, Sequence
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared import checkpoint
-from shared.arrays.device import Device, cuda_is_available
-from shared.arrays.random import Generator, get_states, set_states
+from shared.data.stateful import generators_of, places_of, random_states, restore_random_states
 from shared.nn import Module
 from shared.optim import Optimizer
 from shared.training.callback import Callback
+from shared.training.checkpoints import (
+    KIND,
+    MODEL,
+    STATE,
+    TRAINING,
+    VERSION,
+    entries,
+    open_checkpoint,
+    prune,
+    read_state,
+    write_checkpoint,
+)
 from shared.training.history import History
 
 
 def save_checkpoint(
-    path: str | os.PathLike,
+    folder: str | os.PathLike,
     model: Module,
-    optimizer: Optimizer,
-    epoch: int,
+    optimizer: Optimizer | None,
+    step: int,
     *,
     scheduler: Any = None,
+    scaler: Any = None,
     history: History | None = None,
-    loaders: Sequence[Iterable] = (),
+    data: Iterable[Any] = (),
     callbacks: Sequence[Callback] = (),
-) -> None:
-    """Writes the state of a training after `epoch` whole epochs to `path`, whole or not at all (`checkpoint.save`).
+    config: Any = None,
+    value: float | None = None,
+    keep_last: int | None = 2,
+) -> Path:
+    """Writes the state of a training after `step` steps to the folder `folder/step-00001000`; returns its path.
 
-    It holds the states of model, optimizer, schedule, history and callbacks, and of every source of randomness:
-    the framework's generators on every device, those of `loaders` and their samplers, Python's `random` and
-    NumPy's `np.random`. The order in which a shuffling loader gives its examples follows from these. A generator
-    that only a dataset or a function of one's own knows is not seen.
+    In it are model.safetensors (the model's state dict, for any reader), training.safetensors (optimizer, schedule,
+    scaler, history, callbacks, data and randomness), state.json (for people) and manifest.json. A save that fails or
+    is killed, at any moment, leaves the checkpoints that were there. Of these the `keep_last` newest stay (None: all)
+    and the one of smallest `value`, for example the validation loss.
+
+    Of randomness it holds the framework's generators on every device, Python's `random`, NumPy's `np.random`, and what
+    is in `data`: loaders and samplers with their generators, generators, anything with `state_dict` and
+    `load_state_dict`, such as a `StatefulDataLoader`, which alone remembers its place within a pass. A generator
+    that only a dataset or a function of one's own knows is not seen. `config` is a dict or dataclass of what JSON has.
+
+    Raises OSError, which says why and what is still there, for a full disk or a folder that cannot be written;
+    `CheckpointError` for a value that cannot be saved.
     """
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
+        raise ValueError(f"step should be an int of at least 0, but got {step!r}")
+    if keep_last is not None and (isinstance(keep_last, bool) or keep_last < 1):
+        raise ValueError(f"keep_last should be None or at least 1, but got {keep_last!r}")
+    folder, data = os.fspath(folder), list(data)
     state = {
-        "training": 1,  # the version of this layout
-        "epoch": epoch,
-        "kinds": _kinds(optimizer, scheduler, callbacks),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict() if scheduler is not None else None,
+        "kind": KIND,
+        "version": VERSION,
+        "step": int(step),
+        "number": 1 + max((entry.number for entry in entries(folder)), default=0),
+        "value": float(value) if value is not None and math.isfinite(value) else None,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parts": _kinds(optimizer, scheduler, scaler, callbacks),
+        "config": as_json(config),
+        "latest": {name: values[-1] for name, values in (history or {}).items() if _is_measured(values)},
+        "versions": _versions(model),
+    }
+    training = {
+        "optimizer": _state_of(optimizer),
+        "scheduler": _state_of(scheduler),
+        "scaler": _state_of(scaler),
         "history": dict(history) if history is not None else None,
         "callbacks": [callback.state_dict() for callback in callbacks],
-        "random": _random_states(loaders),
+        "data": _data_states(data),
+        "random": random_states(),
     }
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    checkpoint.save(state, path)
+    path = write_checkpoint(folder, int(step), {MODEL: model.state_dict(), TRAINING: training, STATE: state})
+    prune(folder, keep_last)
+    return Path(path)
 
 
 def load_checkpoint(
-    path: str | os.PathLike,
+    folder: str | os.PathLike,
     model: Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | None = None,
     *,
     scheduler: Any = None,
+    scaler: Any = None,
     history: History | None = None,
-    loaders: Sequence[Iterable] = (),
+    data: Iterable[Any] = (),
     callbacks: Sequence[Callback] = (),
+    config: Any = None,
+    which: str = "last",
 ) -> int:
-    """Restores what `save_checkpoint` wrote into objects made in the same way; returns the number of epochs done.
+    """Restores what `save_checkpoint` wrote into objects made in the same way; returns the number of steps done.
 
-    The model may be on another device. Raises FileNotFoundError, `CheckpointError` for a file that is damaged or
-    was not written by `save_checkpoint`, and RuntimeError or ValueError where the objects do not fit; then model
-    and optimizer are as before.
+    `folder` has checkpoints, of which `which` says the one, or is one itself. The model may be on another device.
+    Without `optimizer` only what is given is restored, and no randomness: for using a model. With it the parts have
+    to be those that were saved. `config`, if given, has to be the one saved.
 
-    >>> import os, tempfile, shared
-    >>> path = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+    Raises FileNotFoundError where there is no checkpoint; `CheckpointError` for one that is damaged or foreign, with
+    the name of the file and of the newest intact checkpoint; ValueError or RuntimeError where the objects do
+    not fit. Then model, optimizer and all else are as before.
+
+    >>> import tempfile, shared
+    >>> from shared.training import find_checkpoint
+    >>> folder = tempfile.mkdtemp()
     >>> model = shared.nn.Linear(1, 1); optimizer = shared.optim.SGD(model.parameters())
-    >>> start = load_checkpoint(path, model, optimizer) if os.path.exists(path) else 0
-    >>> for epoch in range(start, 3):
-    ...     save_checkpoint(path, model, optimizer, epoch + 1)
-    >>> load_checkpoint(path, model, optimizer)
-    3
+    >>> start = load_checkpoint(folder, model, optimizer) if find_checkpoint(folder) else 0
+    >>> for step in range(start, 3):
+    ...     path = save_checkpoint(folder, model, optimizer, step + 1, value=3.0 - step)
+    >>> path.name, load_checkpoint(folder, model, optimizer)
+    ('step-00000003', 3)
     """
-    state = checkpoint.load(path, map_location="cpu")
-    if not isinstance(state, dict) or state.get("training") != 1:
-        raise checkpoint.CheckpointError(f"{os.fspath(path)} was not written by save_checkpoint")
-    _check_kinds(state["kinds"], _kinds(optimizer, scheduler, callbacks), path)
-    generators = _generators(loaders)
-    if len(generators) != len(state["random"]["loaders"]):
-        raise ValueError(
-            f"{os.fspath(path)} has the states of {len(state['random']['loaders'])} generators of the loaders, but "
-            f"the loaders given have {len(generators)}"
-        )
-    before = deepcopy(model.state_dict())
-    model.load_state_dict(state["model"])
+    data, extras = list(data), (scheduler, scaler, history, *callbacks)
+    whole = optimizer is not None
+    files = (MODEL, TRAINING, STATE) if whole or data or any(e is not None for e in extras) else (MODEL, STATE)
+    path = open_checkpoint(folder, which, files)
+    state = read_state(path)
+    _check_kinds(state["parts"], _kinds(optimizer, scheduler, scaler, callbacks), path, whole)
+    _check_config(state["config"], as_json(config), path)
+    weights = checkpoint.load(os.path.join(path, MODEL), map_location="cpu")
+    with _AllOrNothing() as restoring:
+        if TRAINING in files:
+            training = checkpoint.load(os.path.join(path, TRAINING), map_location="cpu")
+            if whole:  # its state is replaced, not written to: the old one needs no copy
+                restoring.load(optimizer, training["optimizer"], before=optimizer.state_dict())
+            for part, name in ((scheduler, "scheduler"), (scaler, "scaler")):
+                if part is not None:
+                    restoring.load(part, training[name])
+            for callback, saved in zip(callbacks, training["callbacks"] if callbacks else [], strict=True):
+                restoring.load(callback, saved)
+            if history is not None:
+                restoring.call(_refill, history, training["history"] or {}, before=dict(history))
+            if data:
+                _restore_data(restoring, data, training["data"], path)
+            if whole:
+                restoring.call(_restore_random, None, training["random"], before=random_states())
+        model.load_state_dict(weights)  # all or nothing by itself, and the last
+    return state["step"]
+
+
+# ---------------------------------------------------------------- what is saved
+
+
+def _state_of(part: Any) -> Any:
+    return part.state_dict() if part is not None else None
+
+
+def _data_states(data: list[Any]) -> dict[str, list]:
+    """The states of everything in `data` that has one, in order, and of the generators it draws from."""
+    return {
+        "states": [place.state_dict() for place in _stateful(data)],
+        "generators": [generator.get_state() for generator in generators_of(data)],
+    }
+
+
+def _stateful(data: list[Any]) -> list[Any]:
+    places = places_of(data)
+    return [place for place in places if hasattr(place, "state_dict") and hasattr(place, "load_state_dict")]
+
+
+def as_json(config: Any) -> Any:
+    """A config as it comes back from JSON: dataclasses become dicts, tuples lists, paths strings.
+
+    >>> from pathlib import Path
+    >>> as_json({"betas": (0.9, 0.95), "out": Path("run")})
+    {'betas': [0.9, 0.95], 'out': 'run'}
+    """
+
+    def default(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        raise TypeError
+
     try:
-        optimizer.load_state_dict(state["optimizer"])
-    except ValueError:
-        model.load_state_dict(before)
-        raise
-    if scheduler is not None:
-        scheduler.load_state_dict(state["scheduler"])
-    if history is not None:
-        history.clear()
-        history.update(state["history"] or {})
-    for callback, saved in zip(callbacks, state["callbacks"], strict=True):
-        callback.load_state_dict(saved)
-    _restore_random(state["random"], generators)
-    return state["epoch"]
+        return json.loads(json.dumps(config, default=default))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"config should have numbers, strings, lists, dicts and dataclasses alone, as JSON has, but got {config!r}"
+        ) from error
 
 
-# ---------------------------------------------------------------- randomness
+def _is_measured(values: Any) -> bool:
+    """Whether the last of `values` is a number that JSON has."""
+    return (
+        isinstance(values, list) and bool(values) and isinstance(values[-1], (int, float)) and math.isfinite(values[-1])
+    )
 
 
-def _random_states(loaders: Sequence[Iterable]) -> dict[str, Any]:
+def _versions(model: Module) -> dict[str, str]:
+    """What the bits of a resumed training depend on besides the checkpoint."""
+    first = next(iter(model.parameters()), None)
     return {
-        "default": {str(device): state for device, state in get_states().items()},
-        "loaders": [generator.get_state() for generator in _generators(loaders)],
-        "python": random.getstate(),
-        "numpy": np.random.get_state(legacy=False),
+        "shared": sys.modules["shared"].__version__,  # two floors up, so not imported
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": str(first.device) if first is not None else "cpu",
     }
 
 
-def _restore_random(states: dict[str, Any], generators: list[Generator]) -> None:
-    set_states({Device(name): s for name, s in states["default"].items() if name == "cpu" or cuda_is_available()})
-    for generator, state in zip(generators, states["loaders"], strict=True):
-        generator.set_state(state)
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
+# ---------------------------------------------------------------- what is restored
 
 
-def _generators(loaders: Sequence[Iterable]) -> list[Generator]:
-    """The generators that loaders and their samplers have of their own, each once, in order."""
-    found: dict[int, Generator] = {}
-    for loader in loaders:
-        batches = getattr(loader, "batch_sampler", None)
-        for place in (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)):
-            generator = getattr(place, "generator", None)
-            if isinstance(generator, Generator):
-                found[id(generator)] = generator
-    return list(found.values())
+class _AllOrNothing:
+    """Loads one state after another; if anything raises within the block, what was loaded is undone."""
+
+    def __init__(self) -> None:
+        self.undo: list[Callable[[], Any]] = []
+
+    def __enter__(self) -> _AllOrNothing:
+        return self
+
+    def load(self, part: Any, state: Any, before: Any = None) -> None:
+        """`part.load_state_dict(state)`; `before` is the state to go back to, else a copy of the present one."""
+        before = deepcopy(part.state_dict()) if before is None else before
+        self.undo.append(lambda: part.load_state_dict(before))
+        part.load_state_dict(state)
+
+    def call(self, function: Callable[[Any, Any], Any], part: Any, state: Any, before: Any) -> None:
+        self.undo.append(lambda: function(part, before))
+        function(part, state)
+
+    def __exit__(self, kind: Any, *rest: object) -> None:
+        if kind is not None:
+            for step in reversed(self.undo):
+                step()
 
 
-# ---------------------------------------------------------------- does it fit
+def _refill(history: dict, content: Mapping) -> None:
+    history.clear()
+    history.update(content)
 
 
-def _kinds(optimizer: Optimizer, scheduler: Any, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """The classes of what is saved, by name."""
-    return {
-        "optimizer": type(optimizer).__name__,
-        "scheduler": type(scheduler).__name__ if scheduler is not None else None,
-        "callbacks": [type(callback).__name__ for callback in callbacks],
-    }
+def _restore_random(_: None, states: dict[str, Any]) -> None:
+    restore_random_states(states)
 
 
-def _check_kinds(saved: dict[str, Any], given: dict[str, Any], path: str | os.PathLike) -> None:
-    for part, kind in saved.items():
-        if kind != given[part]:
+def _restore_data(restoring: _AllOrNothing, data: list[Any], saved: dict[str, list], path: str) -> None:
+    """Gives the parts of `data` their states; ValueError where they are not as many as were saved."""
+    stateful, generators = _stateful(data), generators_of(data)
+    for kind, found in (("states", stateful), ("generators", generators)):
+        if len(found) != len(saved[kind]):
             raise ValueError(
-                f"{os.fspath(path)} was written with {part} {kind}, but this training has {part} {given[part]}: make "
-                f"the objects as they were, or start anew with another path"
+                f"{path} has {len(saved[kind])} {kind} of the data, but the data given has {len(found)}: give loaders, "
+                f"samplers and generators as they were"
             )
+    for place, state in zip(stateful, saved["states"], strict=True):
+        restoring.load(place, state)
+    for generator, state in zip(generators, saved["generators"], strict=True):
+        restoring.call(lambda g, s: g.set_state(s), generator, state, before=generator.get_state())
+
+
+def _kinds(optimizer: Any, scheduler: Any, scaler: Any, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """The classes of what is saved, by name."""
+    parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    kinds = {name: type(part).__name__ if part is not None else None for name, part in parts.items()}
+    return {**kinds, "callbacks": [type(callback).__name__ for callback in callbacks]}
+
+
+def _check_kinds(saved: dict[str, Any], given: dict[str, Any], path: str, whole: bool) -> None:
+    """Raises where a part that is given, or with `whole` one that is saved, is of another class than the saved one."""
+    for part, kind in saved.items():
+        if kind != given[part] and (whole or given[part]):
+            raise ValueError(
+                f"{path} was written with {part} {kind}, but this training has {part} {given[part]}: make the objects "
+                f"as they were, or start anew in another folder"
+            )
+
+
+def _check_config(saved: Any, given: Any, path: str) -> None:
+    if given is None or given == saved:
+        return
+    pairs: dict[str, tuple] = {"config": (saved, given)}
+    if isinstance(saved, dict) and isinstance(given, dict):
+        names = [*saved, *(name for name in given if name not in saved)]
+        pairs = {name: (saved.get(name), given.get(name)) for name in names}
+    different = [f"{name}: {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
+    raise ValueError(f"{path} was written with another config ({'; '.join(different)}): use it, or another folder")
