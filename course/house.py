@@ -18,6 +18,7 @@ FLOORS = {
     "overlay": 0,
     "arrays": 0,
     "grad_mode": 1,
+    "autocast_mode": 1,
     "autograd": 1,
     "tensor": 1,
     "printing": 1,

@@ -68,7 +68,28 @@ from shared.printing import set_printoptions
 __version__ = "0.1.0"
 
 inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
-_ROOMS = ("backends", "checkpoint", "cuda", "data", "drawing", "models", "nn", "optim", "testing", "text", "training")
+_ROOMS = (
+    "amp",
+    "backends",
+    "checkpoint",
+    "cuda",
+    "data",
+    "drawing",
+    "models",
+    "nn",
+    "optim",
+    "testing",
+    "text",
+    "training",
+)
+
+_OF_AMP = (
+    "autocast",
+    "clear_autocast_cache",
+    "get_autocast_dtype",
+    "is_autocast_cache_enabled",
+    "is_autocast_enabled",
+)
 
 
 def is_tensor(obj: object) -> bool:  # type: ignore[valid-type]
@@ -92,6 +113,8 @@ def __getattr__(name: str) -> _Any:
         return getattr(_importlib.import_module("shared.checkpoint"), name)
     if name in ("set_float32_matmul_precision", "get_float32_matmul_precision"):
         return getattr(_importlib.import_module("shared.backends"), name)
+    if name in _OF_AMP:
+        return getattr(_importlib.import_module("shared.amp"), name)
     if name in _ROOMS:
         return _importlib.import_module(f"shared.{name}")
     raise AttributeError(f"module 'shared' has no attribute {name!r}")

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from shared import autocast_mode
 from shared.arrays import device, random
 from shared.arrays.device import xp
 from shared.grad_mode import (  # noqa: F401  (found under torch.autograd's names)
@@ -394,6 +395,8 @@ def _fit(grad: Any, edge: Function | Tensor) -> Any:
     """The gradient in the shape and dtype of the input it is for: broadcasting and promotion undone."""
     input = edge.array if isinstance(edge, Tensor) else edge
     if grad.shape != input.shape:
+        if grad.dtype.itemsize == 2 and not isinstance(grad, Tensor):
+            grad = grad.astype("float32")  # sums of float16 and bfloat16 would lose what is small beside them
         grad = unbroadcast(grad, input.shape)
     if grad.dtype != input.dtype:
         grad = grad.to(input.dtype) if isinstance(grad, Tensor) else grad.astype(input.dtype)
@@ -610,7 +613,7 @@ class Checkpoint(Function):
 
     def forward(self, *arrays: Any) -> Any:
         self.saved = arrays[:-1]  # without the anchor
-        self.rng_state = random.get_states()
+        self.rng_state, self.autocast = random.get_states(), autocast_mode.now()
         with no_grad():
             result = self._call([Tensor(a) for a in self.saved])
         if not isinstance(result, Tensor):
@@ -622,7 +625,7 @@ class Checkpoint(Function):
         now = random.get_states()
         random.set_states(self.rng_state)  # the same dropout masks as the first time
         try:
-            with enable_grad():
+            with enable_grad(), self.autocast:  # and the same dtypes
                 result = self._call(tensors)
         finally:
             random.set_states(now)

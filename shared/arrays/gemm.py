@@ -67,11 +67,18 @@ def column_sums(a: Any) -> Any:
     """The sum of the rows of a matrix (n, m) → (m,)."""
     if a.dtype in (dtypes.float32, dtypes.float64) and len(a) >= _ROWS_BY_PRODUCT:
         return xp(a).ones(len(a), a.dtype) @ a
-    return a.sum(axis=0)
+    return _sum(a, axis=0)
 
 
 def row_sums(a: Any) -> Any:
     """The sum of each row of a matrix (n, m) → (n,); as a product, three times faster on rows of some hundred."""
     if a.dtype in (dtypes.float32, dtypes.float64):
         return a @ xp(a).ones(a.shape[1], a.dtype)
-    return a.sum(axis=1)
+    return _sum(a, axis=1)
+
+
+def _sum(a: Any, axis: int) -> Any:
+    """The sum along `axis`; float16 and bfloat16 are added up in float32, lest small numbers be lost."""
+    if a.dtype in (dtypes.float16, dtypes.bfloat16):
+        return a.sum(axis=axis, dtype=dtypes.float32).astype(a.dtype)
+    return a.sum(axis=axis)

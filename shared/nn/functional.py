@@ -34,6 +34,7 @@ from shared.ops.adaptive_pool import (
     max_unpool3d,
 )
 from shared.ops.attention import scaled_dot_product_attention
+from shared.ops.autocast import follows_autocast
 from shared.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from shared.ops.creation import one_hot
 from shared.ops.cross_entropy import cross_entropy, nll_loss
@@ -157,6 +158,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -
     return input / clamp(norm(input, p, dim, keepdim=True), min=eps)
 
 
+@follows_autocast
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 · x2 / (max(‖x1‖, eps) · max(‖x2‖, eps)) along `dim`; the inputs broadcast.
 
@@ -173,6 +175,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
 
 
+@follows_autocast
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x₁ᵀ W_k x₂ + b_k: inputs (…, i) and (…, j), weight (k, i, j), bias (k,) → (…, k)."""
     expected = (*input1.shape[:-1], weight.shape[1]), (*input1.shape[:-1], weight.shape[2])

@@ -14,6 +14,7 @@ from shared.arrays.device import xp
 from shared.arrays.kernels import activation as kernels
 from shared.autograd import Function
 from shared.ops import elementwise
+from shared.ops.autocast import follows_autocast
 from shared.ops.inplace import assign
 from shared.ops.operands import as_floating, cast
 from shared.ops.shape import normalize_dim
@@ -242,6 +243,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return _apply("leaky_relu", LeakyRelu(negative_slope), input, inplace)
 
 
+@follows_autocast
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """leaky_relu with a learned slope: one for all, or one per channel (dimension 1)."""
     if weight.numel() != 1:
@@ -268,6 +270,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply("selu", Elu(SELU_ALPHA, SELU_SCALE), input, inplace)
 
 
+@follows_autocast
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta · input)) / beta; input itself where beta · input > threshold."""
     return _apply("softplus", Softplus(beta, threshold), input, False)
@@ -283,6 +286,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply("silu", Silu(), input, inplace)
 
 
+@follows_autocast
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """input · tanh(softplus(input)). Source: Misra (2019)."""
     require_floating("mish", input)

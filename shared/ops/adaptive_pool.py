@@ -11,6 +11,7 @@ import numpy as np
 from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.ops.activation import require_tensor
+from shared.ops.autocast import follows_autocast
 from shared.ops.creation import zeros
 from shared.ops.index import scatter
 from shared.ops.join import narrow, stack
@@ -86,6 +87,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return _adaptive_means("adaptive_avg_pool2d", input, output_size)
 
 
+@follows_autocast
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """`adaptive_avg_pool2d` over three dimensions, (N, C, D, H, W) or (C, D, H, W)."""
     return _adaptive_means("adaptive_avg_pool3d", input, output_size)
@@ -221,6 +223,7 @@ def max_unpool1d(
     return _unpooled("max_unpool1d", input, indices, kernel_size, stride, padding, output_size)
 
 
+@follows_autocast
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -237,6 +240,7 @@ def max_unpool2d(
     return _unpooled("max_unpool2d", input, indices, kernel_size, stride, padding, output_size)
 
 
+@follows_autocast
 def max_unpool3d(
     input: Tensor,
     indices: Tensor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import Operand, as_operand, cast, pair, promote, raw
 from shared.tensor import Tensor
 
@@ -211,6 +212,7 @@ def remainder(input: Operand, other: Operand) -> Tensor:
     return Remainder()(a, b)
 
 
+@follows_autocast
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """input to the power exponent, broadcast; one of them may be a number.
 

@@ -12,6 +12,7 @@ from shared.arrays.kernels import attention as kernels
 from shared.autograd import Function, is_grad_enabled
 from shared.ops import elementwise, join, shape
 from shared.ops.activation import in_float32, require_floating, require_tensor
+from shared.ops.autocast import follows_autocast
 from shared.ops.dropout import dropout
 from shared.ops.operands import cast
 from shared.ops.softmax import softmax
@@ -144,6 +145,7 @@ def attention_with_weights(
 # ---------------------------------------------------------------- front doors
 
 
+@follows_autocast
 def attention(
     q: Tensor,
     k: Tensor,
@@ -168,6 +170,7 @@ def attention(
     return in_float32(lambda q, k, v: Attention(diagonal, scale, p)(q, k, v, *masks), q, k, v)
 
 
+@follows_autocast
 def packed_attention(
     packed: Tensor,
     num_heads: int,
@@ -206,6 +209,7 @@ def default_scale(q: Tensor) -> float:
     return max(q.shape[-1], 1) ** -0.5
 
 
+@follows_autocast
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,

@@ -13,6 +13,7 @@ from shared.arrays.kernels import conv as kernels
 from shared.arrays.kernels.windows import Windows
 from shared.autograd import Function
 from shared.ops.activation import in_float32, require_tensor
+from shared.ops.autocast import follows_autocast
 from shared.ops.windows import Sizes, batched, join, per_dimension, slide
 from shared.tensor import Tensor
 
@@ -275,6 +276,7 @@ def _convolve_transposed(
 # ---------------------------------------------------------------- the public functions
 
 
+@follows_autocast
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -294,6 +296,7 @@ def conv1d(
     return _convolve("conv1d", input, weight, bias, stride, padding, dilation, groups)
 
 
+@follows_autocast
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -321,6 +324,7 @@ def conv2d(
     return _convolve("conv2d", input, weight, bias, stride, padding, dilation, groups)
 
 
+@follows_autocast
 def conv3d(
     input: Tensor,
     weight: Tensor,
@@ -334,6 +338,7 @@ def conv3d(
     return _convolve("conv3d", input, weight, bias, stride, padding, dilation, groups)
 
 
+@follows_autocast
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -350,6 +355,7 @@ def conv_transpose1d(
     )
 
 
+@follows_autocast
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -376,6 +382,7 @@ def conv_transpose2d(
     )
 
 
+@follows_autocast
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

@@ -10,6 +10,7 @@ from shared.arrays.kernels import softmax as kernels
 from shared.autograd import Function
 from shared.ops import elementwise
 from shared.ops.activation import in_float32, require_tensor
+from shared.ops.autocast import follows_autocast
 from shared.ops.loss import check_reduction, legacy_reduction, reduced
 from shared.ops.softmax import log_softmax
 from shared.tensor import Tensor
@@ -164,6 +165,7 @@ def _classified(
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
+@follows_autocast
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -185,6 +187,7 @@ def nll_loss(
     return _classified(Nll, "nll_loss", input, target, weight, ignore_index, reduction)
 
 
+@follows_autocast
 def cross_entropy(
     input: Tensor,
     target: Tensor,

@@ -6,6 +6,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import index, reduce
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import normalize_dim
 from shared.ops.shape import movedim
 from shared.tensor import Tensor
@@ -77,6 +78,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 _diagonal_of_matrix = diagonal  # under a name that diag's parameter does not hide
 
 
+@follows_autocast
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
     if input.array.ndim != 2:

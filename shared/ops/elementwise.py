@@ -12,6 +12,7 @@ from shared.arrays.device import special, xp
 from shared.arrays.kernels import activation as kernels
 from shared.autograd import Function
 from shared.ops import arithmetic
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import Operand, as_floating, promote
 from shared.tensor import Tensor
 
@@ -282,31 +283,37 @@ def abs_(input: Tensor) -> Tensor:
     return Abs()(input)
 
 
+@follows_autocast
 def exp(input: Tensor) -> Tensor:
     """e to the power of each element."""
     return Exp()(as_floating(input))
 
 
+@follows_autocast
 def log(input: Tensor) -> Tensor:
     """The natural logarithm; −inf at 0, NaN below."""
     return Log()(as_floating(input))
 
 
+@follows_autocast
 def log2(input: Tensor) -> Tensor:
     """The logarithm to base 2."""
     return arithmetic.mul(log(input), 1 / math.log(2))
 
 
+@follows_autocast
 def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10."""
     return arithmetic.mul(log(input), 1 / math.log(10))
 
 
+@follows_autocast
 def log1p(input: Tensor) -> Tensor:
     """log(1 + input), accurate for small input."""
     return Log1p()(as_floating(input))
 
 
+@follows_autocast
 def expm1(input: Tensor) -> Tensor:
     """exp(input) − 1, accurate for small input."""
     return Expm1()(as_floating(input))
@@ -317,6 +324,7 @@ def sqrt(input: Tensor) -> Tensor:
     return Sqrt()(as_floating(input))
 
 
+@follows_autocast
 def rsqrt(input: Tensor) -> Tensor:
     """1 / √input."""
     return Rsqrt()(as_floating(input))
@@ -327,6 +335,7 @@ def square(input: Tensor) -> Tensor:
     return arithmetic.pow(input, 2)
 
 
+@follows_autocast
 def reciprocal(input: Tensor) -> Tensor:
     """1 / input."""
     return arithmetic.div(1.0, input)
@@ -342,6 +351,7 @@ def cos(input: Tensor) -> Tensor:
     return Cos()(as_floating(input))
 
 
+@follows_autocast
 def tan(input: Tensor) -> Tensor:
     """The tangent of an angle in radians."""
     return arithmetic.div(sin(input), cos(input))

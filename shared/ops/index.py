@@ -12,6 +12,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import is_gpu_array, xp
 from shared.autograd import Function
 from shared.ops import inplace
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import as_operand, cast, normalize_dim, promote, raw
 from shared.tensor import Tensor
 
@@ -317,6 +318,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any, *, reduce: str | N
     return _scatter("scatter", input, dim, index, src, add=reduce == "add")
 
 
+@follows_autocast
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with src[i][j] added to out[index[i][j]][j] for dim=0; positions may repeat."""
     return _scatter("scatter_add", input, dim, index, src, add=True)

@@ -13,6 +13,7 @@ from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops.activation import require_tensor
 from shared.ops.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import cast
 from shared.tensor import Tensor
 
@@ -234,6 +235,12 @@ def interpolate(
     if mode == "area":
         pool = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}[input.ndim]
         return pool(input, tuple(n for n, _ in plan))
+    return resized(input, plan, mode, bool(align_corners))
+
+
+@follows_autocast
+def resized(input: Tensor, plan: list[tuple[int, float]], mode: str, align_corners: bool) -> Tensor:
+    """`interpolate` to the sizes of `plan`, one (size, scale) for each spatial dimension, in a mode other than area."""
     if tuple(n for n, _ in plan) == tuple(input.shape[2:]) and mode in COPIES[input.ndim]:
         return input.clone()
     half = input.array.dtype.itemsize < 4 and MODES[mode] is not None
@@ -242,7 +249,7 @@ def interpolate(
         if MODES[mode] is None:
             out = _nearest(out, dim, n, scale, mode == "nearest-exact")
         else:
-            out = (_cubic if mode == "bicubic" else _linear)(out, dim, n, scale, bool(align_corners))
+            out = (_cubic if mode == "bicubic" else _linear)(out, dim, n, scale, align_corners)
     return cast(out, input.array.dtype) if half else out
 
 

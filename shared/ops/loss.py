@@ -9,6 +9,7 @@ from typing import Any
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops.activation import in_float32, require_tensor
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import promote
 from shared.tensor import Tensor
 
@@ -190,7 +191,7 @@ def _pair(name: str, input: Tensor, target: Tensor) -> list[Tensor]:
         warnings.warn(
             f"Using a target size ({b}) that is different to the input size ({a}). This will likely lead to "
             f"incorrect results due to broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return promote(input, target)
 
@@ -207,6 +208,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     return loss.sum() / weight.sum() if reduction == "mean" else reduced(loss, reduction)
 
 
+@follows_autocast
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -227,6 +229,7 @@ def mse_loss(
     return _weighted(in_float32(MseLoss(reduction if weight is None else "none"), *pair), weight, reduction)
 
 
+@follows_autocast
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -242,6 +245,7 @@ def l1_loss(
     return _weighted(in_float32(L1Loss(reduction if weight is None else "none"), *pair), weight, reduction)
 
 
+@follows_autocast
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -260,6 +264,7 @@ def smooth_l1_loss(
     return in_float32(HuberLoss(beta, 1 / beta, reduction), *_pair("smooth_l1_loss", input, target))
 
 
+@follows_autocast
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -289,6 +294,7 @@ def _own(x: Tensor | None) -> Any:
     return None if x is None else x.array.copy()
 
 
+@follows_autocast
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -310,6 +316,7 @@ def binary_cross_entropy(
     return in_float32(BceLoss(reduction, _own(weight)), *promote(input, target))
 
 
+@follows_autocast
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -333,6 +340,7 @@ def binary_cross_entropy_with_logits(
     return in_float32(function, *promote(input, target))
 
 
+@follows_autocast
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -354,7 +362,7 @@ def kl_div(
             "reduction: 'mean' divides the total loss by both the batch size and the support size. "
             "'batchmean' "
             "divides only by the batch size, and aligns with the KL div math definition.",
-            stacklevel=2,
+            stacklevel=3,
         )
     function = (KlDivLogTarget if log_target else KlDiv)("sum" if reduction == "batchmean" else reduction)
     loss = in_float32(function, *promote(input, target))

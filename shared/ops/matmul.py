@@ -9,6 +9,7 @@ from shared.arrays import dtypes, gemm
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import reduce
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import promote
 from shared.tensor import Tensor
 
@@ -94,6 +95,7 @@ def _mismatch(name: str, a: Tensor, b: Tensor, expected: str) -> RuntimeError:
     )
 
 
+@follows_autocast
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; vectors count as a row on the left and a column on the right, stacks broadcast.
 
@@ -140,6 +142,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     return matmul(input, mat2)
 
 
+@follows_autocast
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta · input + alpha · mat1 @ mat2."""
     product = mm(mat1, mat2)
@@ -153,6 +156,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return matmul(input, mat2)
 
 
+@follows_autocast
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix (n, k) and a vector (k,)."""
     if input.array.ndim != 2 or vec.array.ndim != 1:
@@ -175,6 +179,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return input.unsqueeze(1) * vec2.unsqueeze(0)
 
 
+@follows_autocast
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias. Shapes: input (…, in), weight (out, in) or (in,), bias (out,) → (…, out)."""
     given = [input, weight] if bias is None else [input, weight, bias]
@@ -224,6 +229,7 @@ def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str]:
     return terms, output.replace("...", ellipsis)
 
 
+@follows_autocast
 def einsum(equation: str, *operands: Any) -> Tensor:
     """Sums of products over named dimensions (Einstein's convention).
 

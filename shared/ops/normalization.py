@@ -19,6 +19,7 @@ from shared.arrays.kernels.norm import reference as formulas
 from shared.autograd import Function
 from shared.ops.activation import in_float32, require_floating
 from shared.ops.arithmetic import pow
+from shared.ops.autocast import follows_autocast
 from shared.ops.inplace import require_writable
 from shared.ops.operands import cast
 from shared.ops.pool import avg_pool2d
@@ -302,6 +303,7 @@ def instance_norm(
     return out
 
 
+@follows_autocast
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -372,6 +374,7 @@ def _row_width(
     return math.prod(shape)
 
 
+@follows_autocast
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -398,6 +401,7 @@ def layer_norm(
     return _applied(LayerNorm(width, eps), input, weight, bias)
 
 
+@follows_autocast
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:

@@ -14,6 +14,7 @@ from shared.arrays.kernels import pool as kernels
 from shared.arrays.kernels.windows import Windows
 from shared.autograd import Function
 from shared.ops.activation import in_float32
+from shared.ops.autocast import follows_autocast
 from shared.ops.windows import Sizes, batched, join, per_dimension, slide
 from shared.tensor import Tensor
 
@@ -272,6 +273,7 @@ def max_pool2d(
     return largest("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@follows_autocast
 def max_pool3d(
     input: Tensor,
     kernel_size: Sizes,
@@ -324,6 +326,7 @@ def avg_pool2d(
     return averaged("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@follows_autocast
 def avg_pool3d(
     input: Tensor,
     kernel_size: Sizes,

@@ -11,6 +11,7 @@ from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import Function
 from shared.ops import arithmetic, elementwise, index, shape
+from shared.ops.autocast import follows_autocast
 from shared.ops.comparison import isnan
 from shared.ops.operands import as_floating, cast, clone, normalize_dim
 from shared.tensor import Tensor, numpy_names
@@ -206,6 +207,7 @@ def _widened(input: Tensor, dtype: Any) -> Tensor:
 
 
 @numpy_names
+@follows_autocast
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over `dim` (all dimensions for None).
 
@@ -218,6 +220,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
 
 
 @numpy_names
+@follows_autocast
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over `dim` (all dimensions for None)."""
     input = _widened(input, dtype)
@@ -398,6 +401,7 @@ def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
 
 
 @numpy_names
+@follows_autocast
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """log of the sum of exponentials over `dim`, without overflow."""
     input = as_floating(input)
@@ -405,6 +409,7 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
 
 
 @numpy_names
+@follows_autocast
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
@@ -453,6 +458,7 @@ class Norm2(Function):
 
 
 @numpy_names
+@follows_autocast
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Running sums along `dim`; same shape."""
     input = _widened(input, dtype)

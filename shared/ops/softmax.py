@@ -10,6 +10,7 @@ from shared.arrays.kernels import softmax as kernels
 from shared.autograd import Function
 from shared.ops import elementwise
 from shared.ops.activation import in_float32, require_floating, require_tensor
+from shared.ops.autocast import follows_autocast
 from shared.ops.operands import cast
 from shared.ops.shape import normalize_dim
 from shared.tensor import Tensor
@@ -78,6 +79,7 @@ def _along(function: Callable[[int], Function], name: str, input: Tensor, dim: i
     return in_float32(function(dim), input)
 
 
+@follows_autocast
 def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
     """exp(input) / Σ exp(input) along `dim`: positive numbers that sum to 1. `dtype` casts the input first.
 
@@ -91,6 +93,7 @@ def softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tens
     return _along(Softmax, "softmax", input, dim, dtype)
 
 
+@follows_autocast
 def log_softmax(input: Tensor, dim: int | None = None, *, dtype: Any = None) -> Tensor:
     """log(softmax(input, dim)), without leaving the logarithm: large differences stay finite.
 
