@@ -81,12 +81,20 @@ class TensorBoard(Callback):
         numbers = {_tag(name): values[-1] for name, values in history.items()}
         if self.hparams and not self._hparams_written:
             self._write_hparams(numbers)
-        for tag, value in numbers.items():
-            self.scalar(tag, value, step)
+        self.numbers(step, numbers)
         if self.histograms:
             for tag, values in _weights_and_gradients(model):
                 self.histogram(tag, values, step)
         self._writer.flush()
+
+    def numbers(self, step: int, numbers: Mapping[str, float], flush: bool = False) -> None:
+        """Points of several curves at one step; from the first step written on they replace an earlier run's."""
+        if self._writer is None:
+            self._open(purge_step=step)
+        for tag, value in numbers.items():
+            self.scalar(tag, value, step)
+        if flush:
+            self._writer.flush()
 
     def _write_hparams(self, numbers: Mapping[str, float]) -> None:
         """The run's hyper-parameters, and which of its curves are results, as the HParams page reads them.
