@@ -30,6 +30,10 @@ HEAVY = (
     "torch",
     "pandas",
     "tensorboardX",
+    "regex",
+    "tokenizers",
+    "transformers",
+    "huggingface_hub",
 )
 
 

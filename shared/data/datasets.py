@@ -345,6 +345,10 @@ def _pair(name: str, transform: Any, target_transform: Any, progress: bool, bloc
     kind, title = catalog.entry(name).kind, catalog.entry(name).title
     if kind == "questions":
         raise ValueError(f"{name!r} has stories and questions, one set for each task: shared.text.{name}.load(task)")
+    if kind in ("tokenizer", "model"):
+        raise ValueError(
+            f"{name!r} is a {kind}, no data set: shared.data.catalog.fetch({name!r}) has the paths of its files"
+        )
     if name in ("mnist", "fashion-mnist"):
         cls = MNIST if name == "mnist" else FashionMNIST
         return tuple(cls(None, train, transform, target_transform, True, progress) for train in (True, False))

@@ -146,6 +146,11 @@ class Vocabulary:
 
     # ---------------------------------------------------------------- a container of tokens
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are, the special ones included: what a language model needs to know."""
+        return len(self.itos)
+
     def __len__(self) -> int:
         return len(self.itos)
 

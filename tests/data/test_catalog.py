@@ -106,7 +106,7 @@ def test_every_entry_of_the_catalog_is_complete():
     assert names >= {"mnist", "fashion-mnist", "mnist-5k", "digits", "iris", "tinyshakespeare"}
     for entry in catalog.entries():
         assert (
-            entry.kind in ("images", "table", "text", "questions")
+            entry.kind in ("images", "table", "text", "questions", "tokenizer", "model")
             and entry.license
             and entry.citation
             and entry.description
