@@ -1,0 +1,209 @@
+"""Trains a GPT on Shakespeare, or on a text of one's own, with the settings of a preset.
+
+    python sprints/09_train_gpt2/results/train_gpt2.py                       cpu-tiny: two layers, about a minute
+    python sprints/09_train_gpt2/results/train_gpt2.py --preset cpu          nanoGPT's setting for a laptop
+    python sprints/09_train_gpt2/results/train_gpt2.py --preset gpu          nanoGPT's setting for a GPU
+    python sprints/09_train_gpt2/results/train_gpt2.py --text mine.txt --tokenizer bpe --time-budget 600 --resume
+
+The folder of a run (`--folder`, else runs/<preset>) has its tokens, tokenizer, checkpoints, the log of every update and
+the loss curve; interrupt it when you like and go on with --resume. Where a preset was trained as it is to its end, its
+numbers go to metrics.json and its curve to figures/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shared
+from course.plotting import COLORS, use_style
+from course.results import Results
+from shared.data import TokenStream, sequential_windows, write_tokens
+from shared.models import GPT, GPTConfig
+from shared.text import ByteLevelBPE, CharVocabulary, load_tokenizer, save_tokenizer
+from shared.training import LMConfig, RunLog, Trainer, bits_per_character, evaluate_loss, perplexity, sample_text
+
+PRESETS = Path(__file__).resolve().parent / "presets"
+NANOGPT = {"cpu": 1.88, "gpu": 1.4697}  # the validation losses that nanoGPT's README states for these settings
+CHANGES = ("text", "tokenizer", "steps", "dtype", "time_budget", "sample_interval")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training is made from."""
+
+    name: str
+    settings: dict[str, Any]  # of the preset, with the changes of the command line
+    changed: bool
+    folder: Path
+
+    @property
+    def prefix(self) -> str:
+        """What its metrics begin with."""
+        return self.name.replace("-", "_")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    names = sorted(path.stem for path in PRESETS.glob("*.toml"))
+    parser.add_argument("--preset", default="cpu-tiny", choices=names, help="default: cpu-tiny")
+    parser.add_argument("--text", metavar="FILE", help="a text file of your own in place of TinyShakespeare")
+    parser.add_argument("--tokenizer", choices=("char", "bpe", "gpt2"), help="characters, one's own BPE, or GPT-2's")
+    parser.add_argument("--vocab-size", type=int, default=1000, help="of --tokenizer bpe (default: 1000)")
+    parser.add_argument("--steps", type=int, help="updates, instead of the preset's")
+    parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop after so long, with a checkpoint")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the products")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
+    parser.add_argument("--folder", type=Path, help="of the run (default: runs/<preset>)")
+    parser.add_argument("--resume", action="store_true", help="go on where the training in the folder is")
+    parser.add_argument("--sample-interval", type=int, metavar="STEPS", help="write a sample every so often")
+    parser.add_argument("--sample", type=int, default=400, metavar="TOKENS", help="length of the last one (400)")
+    parser.add_argument("--prompt", default="\n", help="what samples go on from")
+    parser.add_argument("--tensorboard", action="store_true", help="also write for TensorBoard, into the folder")
+    return parser.parse_args()
+
+
+def planned(args: argparse.Namespace) -> Run:
+    """The preset with what the command line changes."""
+    settings = tomllib.loads((PRESETS / f"{args.preset}.toml").read_text(encoding="utf-8"))
+    changes = {name: getattr(args, name) for name in CHANGES if getattr(args, name) is not None}
+    for name in ("text", "tokenizer"):
+        settings[name] = changes.get(name, settings[name])
+    training = settings["training"] | {k: v for k, v in changes.items() if k not in ("text", "tokenizer")}
+    training["warmup_steps"] = min(training["warmup_steps"], training["steps"] // 10)
+    settings["training"] = training | {"prompt": args.prompt, "sample_tokens": max(1, args.sample)}
+    changed = bool(changes.keys() - {"sample_interval"})
+    return Run(args.preset, settings, changed, args.folder or Path("runs") / args.preset)
+
+
+# ---------------------------------------------------------------- text and tokens
+
+
+def texts(source: str) -> tuple[str, str]:
+    """(training text, validation text): a data set of the catalog, or a file, of which the last tenth is held out."""
+    if os.path.exists(source):
+        text = Path(source).read_text(encoding="utf-8")
+        cut = int(0.9 * len(text))
+        return text[:cut], text[cut:]
+    train, val = shared.data.load(source, fallback=True)
+    return train.text, val.text
+
+
+def new_tokenizer(kind: str, train: str, val: str, vocab_size: int) -> Any:
+    """Characters of the whole text; or byte pairs learnt from the training text; or GPT-2's."""
+    if kind == "char":
+        return CharVocabulary.from_text(train + val)
+    return ByteLevelBPE.gpt2() if kind == "gpt2" else ByteLevelBPE.train(train, vocab_size)
+
+
+def tokens(run: Run, vocab_size: int) -> tuple[TokenStream, TokenStream, Any]:
+    """(training tokens, validation tokens, tokenizer), made at the first call and afterwards read from the folder."""
+    paths = [run.folder / name for name in ("train.npy", "val.npy")]
+    if not all(path.exists() for path in paths):
+        parts = texts(run.settings["text"])
+        tokenizer = new_tokenizer(run.settings["tokenizer"], *parts, vocab_size)
+        save_tokenizer(tokenizer, run.folder)
+        for path, part in zip(paths, parts, strict=True):
+            write_tokens(path, tokenizer.encode(part), tokenizer.vocab_size)
+    tokenizer = load_tokenizer(run.folder)
+    train, val = (TokenStream(path, tokenizer.vocab_size) for path in paths)
+    return train, val, tokenizer
+
+
+# ---------------------------------------------------------------- the training
+
+
+def main() -> None:
+    args = arguments()
+    run = planned(args)
+    device = args.device or ("cuda" if shared.cuda.is_available() else "cpu")
+    config = LMConfig.from_dict(run.settings["training"])
+    train, val, tokenizer = tokens(run, args.vocab_size)
+    shared.manual_seed(config.seed)
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **run.settings["model"])).to(device)
+    print(
+        f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary; {len(train):,} to"
+    )
+    print(f"train on, {len(val):,} to validate; windows of {model.config.block_size}; {device}, {config.dtype}")
+
+    board = run.folder / "tensorboard" if args.tensorboard else None
+    trainer = Trainer(model, train, val, config, folder=run.folder, tokenizer=tokenizer, tensorboard=board)
+    log = trainer.train(resume=args.resume)
+
+    whole = evaluate_loss(model, sequential_windows(val, config.batch_size, model.config.block_size), trainer.cast)
+    report(run, trainer, whole)
+    if args.sample:
+        print("\n" + sample_text(model, tokenizer, args.prompt, args.sample, temperature=0.8, seed=config.seed))
+    if trainer.stopped_by == "steps" and not run.changed:
+        record(run, trainer, log, whole, device)
+
+
+def report(run: Run, trainer: Trainer, whole: float) -> None:
+    """A short table of what came out."""
+    log, tokens_per_second = trainer.log, trainer.tokens_per_second()
+    characters = trainer.characters_per_token()
+    rows = [
+        ("updates", f"{trainer.step:,} ({trainer.stopped_by})"),
+        ("training loss", f"{log.last('train_loss'):.4f} nats per token"),
+        ("validation loss", f"{log.last('val_loss'):.4f} nats per token"),
+        ("  over the whole text", f"{whole:.4f}, perplexity {perplexity(whole):.2f}"),
+        ("  bits per character", f"{bits_per_character(whole, characters):.3f}"),
+        ("time", f"{trainer.seconds:.1f} s"),
+    ]
+    if run.name in NANOGPT and not run.changed:
+        rows.insert(3, ("  nanoGPT states", f"{NANOGPT[run.name]:.2f}"))
+    if tokens_per_second:
+        speed = f"{tokens_per_second:,.0f} tokens, {trainer.flops_per_second() / 1e9:.1f} GFLOP in products"
+        rows.append(("per second", speed))
+    print()
+    for name, value in rows:
+        print(f"{name:24}{value}")
+
+
+def record(run: Run, trainer: Trainer, log: RunLog, whole: float, device: str) -> None:
+    """Numbers and curve of a preset that was trained as it is; those of other presets stay."""
+    results = Results(__file__, seed=trainer.config.seed, device=device)
+    values = [
+        ("parameters", trainer.model.num_parameters(), ""),
+        ("untrained_loss", log.column("val_loss")[1][0], "nats per token"),
+        ("train_loss", log.last("train_loss"), "nats per token"),
+        ("val_loss", log.last("val_loss"), "nats per token"),
+        ("val_loss_whole", whole, "nats per token"),
+        ("bits_per_character", bits_per_character(whole, trainer.characters_per_token()), "bits"),
+        ("seconds", round(trainer.seconds, 1), "s"),
+        ("tokens_per_second", round(trainer.tokens_per_second()), "tokens/s"),
+        ("gflops", round(trainer.flops_per_second() / 1e9, 1), "GFLOP/s"),
+        ("threads", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)), ""),
+    ]
+    for name, value, unit in values:
+        results.metric(f"{run.prefix}_{name}", value, unit=unit)
+    text = f"The training loss of preset {run.name} falls to {log.last('train_loss'):.2f} nats per token, the "
+    text += f"validation loss to {log.last('val_loss'):.2f}, within {trainer.step:,} updates."
+    results.figure(curve(run, log), f"loss_{run.prefix}", alt=text)
+    path = results.save(keep=lambda name: not name.startswith(f"{run.prefix}_"))
+    print(f"\nwritten to {os.path.relpath(path)}")
+
+
+def curve(run: Run, log: RunLog) -> Any:
+    """Losses over updates, with the one that nanoGPT states where there is one."""
+    import matplotlib.pyplot as plt
+
+    use_style()
+    figure, axis = plt.subplots()
+    axis.plot(*log.column("loss"), color="0.75", linewidth=0.6, label="each update's batch")
+    axis.plot(*log.column("train_loss"), marker="o", color=COLORS["blue"], label="training text")
+    axis.plot(*log.column("val_loss"), marker="o", color=COLORS["vermillion"], label="validation text")
+    if run.name in NANOGPT:
+        stated = NANOGPT[run.name]
+        axis.axhline(stated, color="black", linestyle=":", linewidth=1, label=f"nanoGPT states {stated:.2f}")
+    axis.set(xlabel="updates", ylabel="loss (nats per token)", title=f"Training with preset {run.name}")
+    axis.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main()
