@@ -1,8 +1,8 @@
 """What the scripts and notebooks of this sprint share: "the dog bit the man", and a GPT small enough for a pencil.
 
-The table is that of Sprints 05 to 07. Every word looks at the articles up to itself, whose value is (−3, 5, 0, 3); added
-to the dog's (2, 0, 1, 0) this makes (−1, 5, 1, 3), as in Sprint 07. Its last norm is (−3, 3, −1, 1)/√5, and of the four
-words' vectors that of "bit" is most like it.
+The table is that of Sprints 05 to 07. Every word looks at the articles up to itself, whose value is (−3, 5, 0, 3);
+added to the dog's (2, 0, 1, 0) this makes (−1, 5, 1, 3), as in Sprint 07. Its last norm is (−3, 3, −1, 1)/√5, and of
+the four words' vectors that of "bit" is most like it.
 """
 
 from __future__ import annotations
