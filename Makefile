@@ -6,7 +6,7 @@ PY := .venv/bin/python
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test mutants lint docs notebooks bench bench-gpu coverage lab doctor constraints clean
+.PHONY: help setup course test stress mutants lint docs notebooks bench bench-gpu coverage lab doctor constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ course: setup ## Run the whole course: every notebook in order, then the milesto
 
 test: setup ## Run every test (TESTS="tests/ops -k matmul" narrows it down)
 	@$(PY) -m pytest -q $(TESTS)
+
+stress: setup ## Run the long campaigns: training processes killed and resumed, many times
+	@COURSE_STRESS=1 $(PY) -m pytest -q -m stress $(TESTS)
 
 mutants: setup ## See every classic bug caught by the milestone tests (part of `make test`)
 	@$(PY) -m course mutants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -37,8 +38,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is none, and say why."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is none, and say why; leave out long campaigns unless asked for."""
+    if not os.environ.get("COURSE_STRESS"):
+        long = [item for item in items if item.get_closest_marker("stress")]
+        items[:] = [item for item in items if not item.get_closest_marker("stress")]
+        config.hook.pytest_deselected(items=long)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -186,15 +186,17 @@ def verify(path: str, files: tuple[str, ...]) -> None:
     """Raises CheckpointError, which names the file, where one of `files` is not what the manifest says."""
     listed = _read_json(os.path.join(path, MANIFEST), "files")["files"]
     for name in files:
-        file, expected = os.path.join(path, name), listed.get(name)
-        if not isinstance(expected, dict):
-            raise CheckpointError(f"{path} has no {name} in its {MANIFEST}")
+        file, expected = os.path.join(path, name), listed.get(name) if isinstance(listed, dict) else None
+        if not isinstance(expected, dict) or not isinstance(expected.get("bytes"), int):
+            raise CheckpointError(f"{os.path.join(path, MANIFEST)} is damaged: it lacks the length of {name}")
         if not os.path.isfile(file):
             raise CheckpointError(f"{file} is missing")
         size = os.path.getsize(file)
-        if size != expected.get("bytes"):
-            state = "truncated" if size < (expected.get("bytes") or 0) else "changed"
-            raise CheckpointError(f"{file} is {state}: {size:,} bytes, and {expected.get('bytes'):,} were written")
+        if size != expected["bytes"]:
+            state = "truncated" if size < expected["bytes"] else "changed"
+            raise CheckpointError(
+                f"{file} is {state}: it has {size:,} bytes, and by its {MANIFEST} {expected['bytes']:,} were written"
+            )
         with open(file, "rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != expected.get("sha256"):
                 raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -246,7 +247,8 @@ class _AllOrNothing:
     def __exit__(self, kind: Any, *rest: object) -> None:
         if kind is not None:
             for step in reversed(self.undo):
-                step()
+                with contextlib.suppress(Exception):  # a part that cannot go back keeps none of the others from it
+                    step()
 
 
 def _refill(history: dict, content: Mapping) -> None:
