@@ -9,6 +9,7 @@ Source: Micikevicius et al., "Mixed precision training", 2018.
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
@@ -168,7 +169,7 @@ class GradScaler:
         """`outputs`, a Tensor or lists or tuples of them, times the scale: of a float16 number a float32 number."""
         if not self._enabled:
             return outputs
-        self._used = True
+        self._used, self._scale = True, _float32(self._scale)
         if isinstance(outputs, Tensor):
             return outputs * full((), self._scale, dtype=dtypes.float32, device=outputs.device)
         if isinstance(outputs, (list, tuple)):
@@ -193,7 +194,8 @@ class GradScaler:
         by_device: dict[Any, list[Tensor]] = defaultdict(list)
         for grad in grads:
             by_device[grad.device].append(grad)
-        self._found[id(optimizer)] = [unscale(group, 1.0 / self._scale) for group in by_device.values()]
+        factor = _float32(1.0 / self._scale) if self._scale else math.inf
+        self._found[id(optimizer)] = [unscale(group, factor) for group in by_device.values()]
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """`optimizer.step(*args, **kwargs)` on the true gradients, or nothing where one of them is not finite."""
@@ -220,7 +222,7 @@ class GradScaler:
         self._check_used("update")
         found = [bool(x) for finite in self._found.values() for x in finite]
         if new_scale is not None:
-            self._scale = float(new_scale)
+            self._scale = _float32(float(new_scale))
         elif not found:
             raise AssertionError("No inf checks were recorded prior to update.")
         else:

@@ -27,6 +27,7 @@ class AutocastMode(threading.local):
 
 
 mode = AutocastMode()
+entered: list[Any] = []  # the regions that some thread is in; while it is empty, operations need not look at `mode`
 
 
 class Region:
@@ -43,10 +44,12 @@ class Region:
         self.previous.append((mode.dtypes, mode.cache_enabled))
         mode.dtypes, mode.cache_enabled = self.dtypes, self.cache_enabled
         mode.depth += 1
+        entered.append(self)
 
     def __exit__(self, *exc: object) -> None:
         mode.dtypes, mode.cache_enabled = self.previous.pop()
         mode.depth -= 1
+        entered.remove(self)
         if not mode.depth:
             mode.casts.clear()
 

@@ -299,8 +299,12 @@ class _Gradients:
 
 
 def _alone_on_its_base(view: Any) -> bool:
-    """True for a view of all of an array that nobody else holds, such as what `reshape` made of a new array."""
+    """True for a view of all of an array that nobody else holds, such as what `reshape` made of a new array.
+
+    Not for one that cannot be written to, such as what `broadcast_to` made of a single number.
+    """
     whole = type(view.base) is type(view) and view.base.base is None and view.base.size == view.size
+    whole = whole and getattr(view.flags, "writeable", True)
     return whole and sys.getrefcount(view.base) == 2  # the view's reference and that of the call
 
 

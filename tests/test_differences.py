@@ -119,6 +119,20 @@ def shape_after_unpadding(t):
     return tuple(padded.shape)
 
 
+def product_after_a_change(t):
+    weight, x = t.ones(1, 1, requires_grad=True), t.ones(1, 1)
+    with t.autocast("cpu"):
+        _ = x @ weight
+        with t.no_grad():
+            weight.add_(1)
+        return (x @ weight).item()
+
+
+def dtype_of_reflection(t):
+    with t.autocast("cpu"):
+        return str(t.nn.functional.pad(t.ones(1, 4, dtype=t.bfloat16), (1, 1), mode="reflect").dtype)[-8:]
+
+
 # what is run; what shared gives; what PyTorch gives (an exception's type where it refuses)
 STATEMENTS = {
     "backward twice": (backward_twice_through_a_sum, RuntimeError, [2.0, 2.0]),
@@ -200,6 +214,10 @@ STATEMENTS = {
         "NonDynamicallyQuantizableLinear",
     ),
     "layers for positions": (lambda t: t.nn.PositionalEncoding(2).batch_first, True, AttributeError),
+    "weights changed under autocast": (product_after_a_change, 2.0, 1.0),
+    "reflection under autocast": (dtype_of_reflection, "bfloat16", ".float32"),
+    "casts of a Function": (lambda t: callable(t.amp.custom_fwd), AttributeError, True),
+    "a scaler for what is not there": (lambda t: t.amp.GradScaler("tpu").is_enabled(), RuntimeError, True),
     "state of a generator": (
         lambda t: bytes(t.Generator().manual_seed(0).get_state().tolist())[:1] == b"{",
         True,

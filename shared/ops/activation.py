@@ -10,8 +10,9 @@ import math
 from typing import Any
 
 from shared.arrays import dtypes
-from shared.arrays.device import xp
+from shared.arrays.device import is_gpu_array, xp
 from shared.arrays.kernels import activation as kernels
+from shared.arrays.kernels import serves_halves
 from shared.autograd import Function
 from shared.ops import elementwise
 from shared.ops.autocast import follows_autocast
@@ -34,6 +35,13 @@ def in_float32(function: Function, *inputs: Tensor) -> Tensor:
     if dtype.itemsize >= 4:
         return function(*inputs)
     return cast(function(*[cast(x, dtypes.float32) for x in inputs]), dtype)
+
+
+def natively(family: str, function: Function, *inputs: Tensor) -> Tensor:
+    """`in_float32`, but the GPU's kernels of `family` read and write float16 and bfloat16 themselves."""
+    if is_gpu_array(inputs[0].array) and serves_halves(family):
+        return function(*inputs)
+    return in_float32(function, *inputs)
 
 
 def require_tensor(name: str, role: str, value: Any) -> None:
@@ -208,10 +216,12 @@ class BiasedActivation(Function):
 
 # ---------------------------------------------------------------- what users call
 
+_FUSED = (Silu, Gelu, GeluTanh)
+
 
 def _apply(name: str, function: Function, input: Tensor, inplace: bool) -> Tensor:
     require_floating(name, input)
-    result = in_float32(function, input)
+    result = natively("activation", function, input) if isinstance(function, _FUSED) else in_float32(function, input)
     return assign(input, result) if inplace else result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from shared.arrays.device import device_of, xp
 from shared.arrays.kernels import attention as kernels
 from shared.autograd import Function, is_grad_enabled
 from shared.ops import elementwise, join, shape
-from shared.ops.activation import in_float32, require_floating, require_tensor
+from shared.ops.activation import in_float32, natively, require_floating, require_tensor
 from shared.ops.autocast import follows_autocast
 from shared.ops.dropout import dropout
 from shared.ops.operands import cast
@@ -167,7 +168,9 @@ def attention(
             k, v = (shape.repeat_interleave(x, q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         return attention_with_weights(q, k, v, mask, diagonal, scale, p)[0]
     masks = [] if mask is None else [_for_scores(mask, q)]
-    return in_float32(lambda q, k, v: Attention(diagonal, scale, p)(q, k, v, *masks), q, k, v)
+    return _computed(
+        lambda q, k, v: Attention(diagonal, scale, p)(q, k, v, *masks), max(q.shape[3], v.shape[3]), q, k, v
+    )
 
 
 @follows_autocast
@@ -186,7 +189,14 @@ def packed_attention(
     width = packed.shape[2] // (3 * num_heads)
     scale = default_scale(packed.array[..., :width]) if scale is None else scale
     masks = [] if mask is None else [_for_scores(mask, packed)]
-    return in_float32(lambda packed: PackedAttention(num_heads, diagonal, scale, p)(packed, *masks), packed)
+    return _computed(lambda packed: PackedAttention(num_heads, diagonal, scale, p)(packed, *masks), width, packed)
+
+
+def _computed(function: Callable[..., Tensor], width: int, *inputs: Tensor) -> Tensor:
+    """`function` of heads of `width`; those of float16 and bfloat16 that no kernel takes go through float32."""
+    if width > kernels.WIDEST:
+        return in_float32(function, *inputs)
+    return natively("attention", function, *inputs)
 
 
 def _for_scores(mask: Tensor, q: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 
 from shared.arrays import dtypes
 from shared.arrays.device import is_gpu_array
-from shared.autocast_mode import mode
+from shared.autocast_mode import entered, mode
 from shared.autograd import is_grad_enabled
 from shared.ops import operands
 from shared.tensor import Tensor
@@ -62,7 +62,7 @@ def follows_autocast(function: F) -> F:
 
     @functools.wraps(function)
     def following(*args: Any, **options: Any) -> Any:
-        if not mode.dtypes:
+        if not entered or not mode.dtypes:
             return function(*args, **options)
         return _casting_call(name, function, args, options)
 

@@ -641,3 +641,14 @@ def test_a_wide_graph():
         total = total + x * 1
     total.backward()
     assert x.grad.item() == 2001.0
+
+
+def test_a_gradient_made_of_one_number_can_be_written_to():
+    """A sum's gradient is one number, stretched by `broadcast_to`, whose result is read-only."""
+    x = shared.ones(1, requires_grad=True)
+    x.sum().backward()
+    x.sum().backward()
+    assert x.grad.mul_(3).tolist() == [6.0]
+    x.grad = None
+    (x.sum() + x.sum()).backward()
+    assert x.grad.tolist() == [2.0]

@@ -65,6 +65,11 @@ def select(family: str, *arrays: Any) -> ModuleType:
     return importlib.import_module(f"shared.arrays.kernels.{family}.reference")
 
 
+def serves_halves(family: str) -> bool:
+    """True where kernels on the GPU take float16 and bfloat16; what they compute with is float32."""
+    return _cuda(family) is not None
+
+
 def in_rows(x: Any) -> Any:
     """`x` in row-major memory, as the compiled kernels want it; copied only where it is not."""
     return x if x.flags.c_contiguous else x.copy("C")

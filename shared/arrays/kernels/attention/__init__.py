@@ -8,7 +8,9 @@ from typing import Any
 from shared.arrays.kernels import select
 from shared.arrays.kernels.attention import reference
 
-__all__ = ["attention_backward", "attention_forward"]
+__all__ = ["WIDEST", "attention_backward", "attention_forward"]
+
+WIDEST = 256  # heads that the GPU's kernels serve
 
 
 def _in_rows(x: Any) -> Any:
