@@ -1,9 +1,10 @@
 """Trainings for `test_kills` to kill: `python -m tests.training.killable NAME FOLDER` trains, or goes on, until the end.
 
-It writes one line for whatever happens: "step N LOSS" (hexadecimal, so to the bit), "saving N", "saved N",
-"resumed N". To be killed another training needs no more than a function in TRAININGS that writes these.
+It writes one line for whatever happens: "resumed N", "step N LOSS" (hexadecimal, so to the bit), "saving N", "saved N",
+"end WEIGHTS" (their SHA-256). To be killed another training needs no more than a function in TRAININGS that does so.
 """
 
+import hashlib
 import os
 import random
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import shared
 from shared import checkpoint, nn
 from shared.data import Dataset, StatefulDataLoader
+from shared.models import GPT, GPTConfig
 from shared.optim import lr_scheduler
-from shared.training import find_checkpoint, load_checkpoint, save_checkpoint
+from shared.training import LMConfig, Trainer, find_checkpoint, load_checkpoint, save_checkpoint
 
 checkpoint.ABANDONED_AFTER = 0.5  # seconds: what an earlier kill left is cleaned up within the test
 
@@ -31,6 +33,59 @@ def seed_for(folder):
     random.seed(seed)
     np.random.seed(seed)
     return seed
+
+
+def end(model):
+    weights = [tensor.numpy().tobytes() for tensor in model.state_dict().values()]
+    say("end", hashlib.sha256(b"".join(weights)).hexdigest())
+
+
+# ---------------------------------------------------------------- the trainer of language models
+
+
+class Watched(Trainer):
+    """A Trainer that writes what it does."""
+
+    def advance(self):
+        row = super().advance()
+        say("step", self.step, float(row["loss"]).hex())
+        return row
+
+    def save(self):
+        say("saving", self.step)
+        super().save()
+        say("saved", self.step)
+
+    def _begin(self, resume):
+        super()._begin(resume)
+        if self.step:
+            say("resumed", self.step)
+
+    def _finish(self):
+        """No plot: it would take longer than the training."""
+
+
+def gpt(folder):
+    """A small GPT with dropout and a wide vocabulary, so that saving takes longer than training for three updates."""
+    seed_for(folder)
+    tokens = np.random.default_rng(0).integers(0, 6000, size=3000)
+    model = GPT(GPTConfig(vocab_size=6000, block_size=16, n_layer=2, n_head=2, n_embd=64, dropout=0.2))
+    config = LMConfig(
+        steps=24,
+        batch_size=2,
+        accumulation=2,
+        max_lr=1e-2,
+        min_lr=1e-3,
+        warmup_steps=5,
+        eval_interval=6,
+        eval_batches=2,
+        checkpoint_interval=3,
+    )
+    Watched(model, tokens[:2500], tokens[2500:], config, folder=folder, progress=False).train(resume=True)
+    end(model)
+
+
+# ---------------------------------------------------------------- a loop of its own
 
 
 class Noisy(Dataset):
@@ -64,7 +119,7 @@ class Classifier(nn.Module):
 
 
 def classifier(folder, updates=30, accumulate=2, every=3):
-    """A loop of its own: accumulation over two batches, so that passes of nine batches end within an update."""
+    """Batch norm, dropout, noise from three sources, and accumulation over two batches, so that passes of nine batches end within an update."""
     seed_for(folder)
     model = Classifier()
     optimizer = shared.optim.AdamW(model.parameters(), lr=0.01)
@@ -92,6 +147,7 @@ def classifier(folder, updates=30, accumulate=2, every=3):
             say("saving", done)
             save_checkpoint(folder, model, optimizer, done, value=total, **parts)
             say("saved", done)
+    end(model)
 
 
 def endless(loader):
@@ -99,7 +155,7 @@ def endless(loader):
         yield from loader
 
 
-TRAININGS = {"classifier": classifier}
+TRAININGS = {"gpt": gpt, "classifier": classifier}
 
 if __name__ == "__main__":
     TRAININGS[sys.argv[1]](sys.argv[2])
