@@ -43,7 +43,8 @@ class ByteLevelBPE:
 
     Special tokens never come out of text: "<|endoftext|>" written in it is encoded as the thirteen characters it is,
     unless `encode` is told otherwise. So that no merges can ever make one, a special token must be a string of several
-    pieces (`split_pieces`), like <|name|>, <name> or [NAME]: ValueError for another.
+    pieces (`split_pieces`), like <|name|>, <name> or [NAME], and not look like a token in a file ("Ġ10"): ValueError
+    for another.
 
     >>> tokenizer = ByteLevelBPE.train("low lower lowest, slow slower slowest", vocab_size=262)
     >>> tokenizer.tokens[256:]
@@ -71,17 +72,16 @@ class ByteLevelBPE:
         for name in special_tokens:
             self._add_special(name)
         self._cache: dict[str, list[int]] = {}
-        if len(self.vocabulary()) < len(self.tokens):
-            raise ValueError(f"{self.kind}: two of the tokens have the same spelling")
+        if len(set(self.tokens)) < len(self.tokens):
+            twice = [token for token, count in Counter(self.tokens).items() if count > 1]
+            raise ValueError(f"{self.kind}: every token must be there once, but these come more often: {twice[:5]}")
 
     def _add_special(self, name: str) -> None:
-        if len(split_pieces(name)) < 2:
+        if _could_be_merged(name):
             raise ValueError(
-                f"{self.kind}: special token {name!r} is one piece of text, which merges could make; one like "
-                f"'<|{name.strip('<|>')}|>' never comes out of text"
+                f"{self.kind}: {name!r} cannot be a special token, since merges could make a token that is spelled so; "
+                f"they never make one like '<|name|>'"
             )
-        if name in self.special_tokens:
-            raise ValueError(f"{self.kind}: special token {name!r} is there twice")
         self.special_tokens[name] = len(self.tokens)
         self.tokens.append(name.encode("utf-8"))
 
@@ -313,6 +313,19 @@ class ByteLevelBPE:
                 f"{vocab_path} has {len(special)} tokens that no merge in {merges_path} makes, which may be truncated "
                 f"(were they special tokens: {error})"
             ) from None
+
+
+def _could_be_merged(name: str) -> bool:
+    """Whether a token that is spelled so in a file could come of merges: as part of a piece, or of a character."""
+    if len(split_pieces(name)) < 2:
+        return True
+    table = {character: byte for byte, character in bytes_to_unicode().items()}
+    if not all(character in table for character in name):
+        return False
+    try:
+        return len(split_pieces(bytes(table[character] for character in name).decode("utf-8"))) < 2
+    except UnicodeDecodeError:
+        return True
 
 
 def _train_fast(texts: Iterable[str], num_merges: int) -> list[Pair]:
