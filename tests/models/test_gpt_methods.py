@@ -7,6 +7,7 @@ import pytest
 
 import shared
 from shared import nn
+from shared.autograd import is_grad_enabled
 from shared.models import GPT, GPTDecoderBlock, next_token_loss
 from shared.testing import assert_close
 from tests.models.samples import SMALL, gradients, ids_of, model_of, over_grid
@@ -191,11 +192,18 @@ def test_draws_follow_the_softmax_of_the_logits_over_the_temperature():
         assert (np.abs(shares - p) <= 5 * np.sqrt(p * (1 - p) / shots)).all(), (temperature, top_k)
 
 
-def test_long_texts_are_seen_from_their_end():
-    model, ids = model_of(SMALL).eval(), ids_of(1, 14)
-    found = model.generate(ids, 3, temperature=0).tolist()[0]
-    assert found[:14] == ids.tolist()[0]
-    assert found[14:] == model.generate(ids[:, 4:], 3, temperature=0).tolist()[0][10:]
+def test_long_texts_are_seen_from_their_end_and_without_a_graph(monkeypatch):
+    seen, forward = [], GPT.forward
+
+    def watched(self, ids):
+        seen.append((ids.tolist(), is_grad_enabled()))
+        return forward(self, ids)
+
+    monkeypatch.setattr(GPT, "forward", watched)
+    start = ids_of(1, 8)
+    found = model_of(SMALL).generate(start, 5).tolist()[0]
+    assert found[:8] == start.tolist()[0]
+    assert seen == [([found[max(0, n - 10) : n]], False) for n in range(8, 13)]
 
 
 @pytest.mark.parametrize("training", [True, False])
