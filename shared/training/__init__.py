@@ -7,6 +7,7 @@ from shared.training.history import History
 from shared.training.language_model import Trainer
 from shared.training.lm_config import LMConfig
 from shared.training.loop import accuracy, evaluate, fit, train_one_epoch
+from shared.training.lr_finder import find_learning_rate
 from shared.training.next_token import (
     accumulate_gradients,
     batch_loss,
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "evaluate_loss",
     "find_checkpoint",
+    "find_learning_rate",
     "fit",
     "load_checkpoint",
     "perplexity",

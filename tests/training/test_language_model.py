@@ -23,6 +23,7 @@ from shared.training import (
     characters_per_token,
     evaluate_loss,
     find_checkpoint,
+    find_learning_rate,
     load_checkpoint,
     perplexity,
     sample_text,
@@ -312,6 +313,47 @@ def test_perplexity_and_bits():
     assert characters_per_token(Pairs(), np.array([1, 2, 3], np.uint16)) == 2.0
 
 
+# ---------------------------------------------------------------- finding a rate
+
+
+def test_a_sweep_of_rates_leaves_everything_as_it_was():
+    model = gpt(dropout=0.2)
+    optimizer = model.configure_optimizers(lr=0.01)
+    train_step(model, optimizer, *ids())
+    model.eval()
+    model.blocks[0].train()  # a mode that is not the same everywhere
+    before, grads, random = weights(model), gradients(model), np.asarray(shared.get_rng_state())
+    state = json.dumps(optimizer.state_dict(), default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
+    modes = [m.training for m in model.modules()]
+    windows = shared.data.RandomWindows(TRAIN, 4, 8)
+    rates, losses = find_learning_rate(model, lambda: batch_loss(model, *next(windows)), optimizer, steps=12, highest=3)
+    assert len(losses) >= 5 and same(weights(model), before) and same(gradients(model), grads)
+    assert np.array_equal(np.asarray(shared.get_rng_state()), random) and [m.training for m in model.modules()] == modes
+    after = json.dumps(optimizer.state_dict(), default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
+    assert after == state
+    ratios = [b / a for a, b in zip(rates, rates[1:], strict=False)]
+    assert rates[0] == 1e-6 and ratios == pytest.approx([3e6 ** (1 / 11)] * len(ratios))
+
+
+def test_a_sweep_ends_where_the_loss_explodes_and_undoes_that_too():
+    model = nn.Linear(1, 1, bias=False)
+    optimizer, x = SGD(model.parameters(), lr=0.5), shared.ones(1, 1)
+    before, seen = model.weight.item(), []
+
+    def loss_of_batch():
+        seen.append(1)
+        return (model(x) - 3).square().mean() * (math.inf if len(seen) == 4 else 1.0)
+
+    rates, losses = find_learning_rate(model, loss_of_batch, optimizer, lowest=1e-3, highest=1.0, steps=10)
+    assert len(seen) == 4 and len(rates) == len(losses) == 3 and np.isfinite(losses).all()
+    assert (model.weight.item(), model.weight.grad, optimizer.param_groups[0]["lr"]) == (before, None, 0.5)
+    _, losses = find_learning_rate(model, lambda: (model(x) - 3).square().mean(), optimizer, highest=1e3, stop_at=2.0)
+    assert losses[-1] > 2 * min(losses) and all(loss <= 2 * min(losses[: i + 1]) for i, loss in enumerate(losses[:-1]))
+    for wrong in ({"lowest": 0.0}, {"lowest": 2.0}, {"steps": 1}):
+        with pytest.raises(ValueError, match="find_learning_rate: expected 0 < lowest < highest"):
+            find_learning_rate(model, loss_of_batch, optimizer, **wrong)
+
+
 # ---------------------------------------------------------------- a training
 
 
@@ -343,17 +385,15 @@ def test_budgets(monkeypatch):
     )
 
 
-def test_it_stops_when_patience_is_used_up(tmp_path):
-    shared.manual_seed(0)
-    other = (np.arange(500) * 3 % 7).astype(np.uint16)  # 0 3 6 2 …, where the training text goes 0 1 2 3 …
-    run = trainer(train=np.arange(400) % 7, val=other, folder=tmp_path, steps=200, patience=2, max_lr=0.03)
-    log = run.train()
-    steps, losses = log.column("val_loss")
+def test_it_stops_when_patience_is_used_up_and_the_best_is_kept(tmp_path):
+    few = TEXT[:40]  # soon known by heart, which does not help elsewhere
+    run = trainer(train=few, folder=tmp_path, steps=300, patience=3, max_lr=0.03, eval_batches=None, eval_interval=5)
+    steps, losses = run.train().column("val_loss")
     best = steps[int(np.argmin(losses))]
-    assert run.stopped_by == "patience" and run.step == best + 2 * 4 < 200
+    assert run.stopped_by == "patience" and 0 < best and run.step == best + 3 * 5
     model = gpt(seed=9)
-    if best:
-        assert load_checkpoint(tmp_path, model, which="best") == best
+    assert load_checkpoint(tmp_path, model, which="best") == best
+    assert evaluate_loss(model, sequential_windows(VAL, 3, 8)) == min(losses)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_path):
