@@ -84,16 +84,20 @@ def measure(
 
     `finish` waits for what is still being computed: on a GPU, to which calls only hand their work.
     """
+    slow = time.perf_counter() + 3 * seconds
     for _ in range(warm_up):
         run()
+        if time.perf_counter() > slow:
+            break
     finish()
     start = time.perf_counter()
     run()
     finish()
-    calls = max(1, int(0.03 / max(time.perf_counter() - start, 1e-7)))
+    once = time.perf_counter() - start
+    calls, fewest = max(1, int(0.03 / max(once, 1e-7))), 5 if once < 1 else 3
     cpu, wall = [], []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(cpu) < 5:
+    while time.perf_counter() < end or len(cpu) < fewest:
         c, w = time.process_time(), time.perf_counter()
         for _ in range(calls):
             run()
