@@ -118,23 +118,34 @@ def tokens(run: Run, vocab_size: int) -> tuple[TokenStream, TokenStream, Any]:
 
 
 def main() -> None:
-    args = arguments()
+    try:
+        train(arguments())
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise SystemExit(f"train_gpt2.py: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted; --resume goes on from the last checkpoint") from None
+
+
+def train(args: argparse.Namespace) -> None:
+    """Text, model, training, table; and what is kept of them."""
     run = planned(args)
     device = args.device or ("cuda" if shared.cuda.is_available() else "cpu")
     config = LMConfig.from_dict(run.settings["training"])
-    train, val, tokenizer = tokens(run, args.vocab_size)
+    train_tokens, val_tokens, tokenizer = tokens(run, args.vocab_size)
     shared.manual_seed(config.seed)
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **run.settings["model"])).to(device)
-    print(
-        f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary; {len(train):,} to"
-    )
-    print(f"train on, {len(val):,} to validate; windows of {model.config.block_size}; {device}, {config.dtype}")
+    size = f"{model.num_parameters():,} parameters, {model.config.block_size} tokens in a window"
+    print(f"{size}, {tokenizer.vocab_size:,} in the vocabulary; {device}, {config.dtype}")
+    print(f"{len(train_tokens):,} tokens to train on, {len(val_tokens):,} to validate")
 
     board = run.folder / "tensorboard" if args.tensorboard else None
-    trainer = Trainer(model, train, val, config, folder=run.folder, tokenizer=tokenizer, tensorboard=board)
+    options = {"folder": run.folder, "tokenizer": tokenizer, "tensorboard": board}
+    trainer = Trainer(model, train_tokens, val_tokens, config, **options)
     log = trainer.train(resume=args.resume)
 
-    whole = evaluate_loss(model, sequential_windows(val, config.batch_size, model.config.block_size), trainer.cast)
+    whole = evaluate_loss(
+        model, sequential_windows(val_tokens, config.batch_size, model.config.block_size), trainer.cast
+    )
     report(run, trainer, whole)
     if args.sample:
         print("\n" + sample_text(model, tokenizer, args.prompt, args.sample, temperature=0.8, seed=config.seed))
