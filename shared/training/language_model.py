@@ -25,7 +25,7 @@ from shared.nn import Module
 from shared.optim import Optimizer
 from shared.optim.lr_scheduler import LambdaLR
 from shared.tensor import Tensor
-from shared.training.checkpoints import find_checkpoint
+from shared.training.checkpoints import checkpoint_info, find_checkpoint
 from shared.training.early_stopping import EarlyStopping
 from shared.training.history import History
 from shared.training.lm_config import LMConfig, block_size_of, device_of, optimizer_of, scaler_of
@@ -333,9 +333,8 @@ class Trainer:
     def _note_settings(self, path: str) -> None:
         """Writes the settings; warns where a training is resumed with others."""
         now = json.loads(json.dumps(self._description()))
-        if self.step and os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                before = json.load(file)["training"]
+        if self.step:  # from the checkpoint: the file may have been cut off by a kill
+            before = checkpoint_info(self.folder)["config"]["training"]
             changed = [f"{k} {before.get(k)!r} → {v!r}" for k, v in now["training"].items() if before.get(k) != v]
             if changed:
                 warnings.warn(f"resumed with other settings: {', '.join(changed)}", stacklevel=4)

@@ -553,6 +553,15 @@ def test_a_read_only_folder(tmp_path):
         tmp_path.chmod(0o700)
 
 
+def test_settings_that_were_cut_off_by_a_kill_are_written_again(tmp_path):
+    trainer(folder=tmp_path, steps=12).train()
+    path = tmp_path / "config.json"
+    whole = path.read_text()
+    path.write_text("")
+    trainer(gpt(2), folder=tmp_path, steps=12).train(resume=True)
+    assert path.read_text() == whole
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_update(tmp_path):
     (tmp_path / "file").write_text("")
     run = trainer(folder=tmp_path / "file" / "run")
