@@ -267,13 +267,13 @@ def test_an_interrupted_training_goes_on_with_the_same_losses_to_the_bit(tmp_pat
     unbroken = training()
     with doing("a training of six epochs"):
         whole = fit(**unbroken, **options, epochs=6)
-    file = tmp_path / "training.safetensors"
-    for epochs in (2, 6):  # a new start each time: only the file connects them
+    folder = tmp_path / "run"
+    for epochs in (2, 6):  # a new start each time: only the folder connects them
         resumed = training()
-        if file.exists():
-            shared.manual_seed(1)  # wherever the generator is, the file knows where it was
+        if folder.exists():
+            shared.manual_seed(1)  # wherever the generator is, the checkpoint knows where it was
         with doing(f"a training up to epoch {epochs} that is resumed from its checkpoint"):
-            found = fit(**resumed, **options, epochs=epochs, resume=file)
+            found = fit(**resumed, **options, epochs=epochs, resume=folder)
     require(len(found["train_loss"]) == 6, f"resumed after 2 of 6 epochs, it has {len(found['train_loss'])}: 6 in all")
     for name in ("lr", "train_loss", "val_loss"):
         pairs = zip(whole[name], found[name], strict=True)
