@@ -88,7 +88,7 @@ class StatefulDataLoader(DataLoader[T]):
         self._loaded = False
         now = self._sources()
         self._restore(self._start)
-        batches = DataLoader.__iter__(self)
+        batches: Any = DataLoader.__iter__(self)
         indices_alone = isinstance(batches, InProcessIterator) and not isinstance(self.dataset, IterableDataset)
         for _ in range(self._given):
             next(batches.indices if indices_alone else batches)
