@@ -1,4 +1,4 @@
-"""A whole training on TinyShakespeare, by our trainer and by an equal loop in PyTorch: how long, and down to which loss.
+"""A whole training on TinyShakespeare, by our trainer and by an equal loop in PyTorch: its time, and its loss.
 
     python benchmarks/train_shakespeare.py --threads 2 --output benchmarks/results/cpu_training.json
 
@@ -31,7 +31,7 @@ TARGET = 0.65
 
 
 def prepare(folder):
-    """The text's characters as ids, for both libraries: train.npy and val.npy; returns how many characters there are."""
+    """The text's characters as ids for both libraries, train.npy and val.npy; returns how many there are."""
     import shared
 
     train, val = shared.data.load("tinyshakespeare", progress=False)
