@@ -398,6 +398,11 @@ def test_gpt2_has_its_50257_tokens(gpt2):
     assert gpt2.vocabulary() == json.loads(catalog.fetch("gpt2-bpe")["encoder.json"].read_text("utf-8"))
 
 
+def test_the_catalogs_loader_says_that_a_vocabulary_is_no_data_set():
+    with pytest.raises(ValueError, match="'gpt2-bpe' is a tokenizer, no data set: shared.data.catalog.fetch"):
+        load("gpt2-bpe")
+
+
 def test_shakespeare_has_as_many_of_gpt2s_tokens_as_nanogpt_states(gpt2):
     """nanoGPT, data/shakespeare/readme.md: train.bin has 301,966 tokens, val.bin has 36,059."""
     if catalog.status("tinyshakespeare") not in ("course-data", "cached"):
