@@ -677,6 +677,28 @@ def test_what_does_not_fit_the_model_is_named():
         trainer(train=TRAIN[:5])
 
 
+# ---------------------------------------------------------------- half the precision
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_trains_close_to_the_whole_with_float32_weights(dtype):
+    whole = trainer(steps=10).train()
+    run = trainer(steps=10, dtype=dtype)
+    log = run.train()
+    np.testing.assert_allclose(log.column("loss")[1], whole.column("loss")[1], rtol=0.02)
+    assert log.column("loss")[1] != whole.column("loss")[1], "the products were float32"
+    assert all(p.dtype == p.grad.dtype == shared.float32 for p in run.model.parameters())
+    assert (run.scaler is None) == (dtype == "bfloat16")
+
+
+def test_a_scaler_is_resumed_too(tmp_path):
+    whole = trainer(dtype="float16").train()
+    run = trainer(dtype="float16", folder=tmp_path)
+    run.used_up = lambda: "steps" if run.step == 6 else ""
+    run.train()
+    assert curve(trainer(gpt(4), dtype="float16", folder=tmp_path).train(resume=True)) == curve(whole)
+
+
 # ---------------------------------------------------------------- the log
 
 

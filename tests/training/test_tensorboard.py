@@ -11,7 +11,7 @@ import pytest
 
 import shared
 from shared import nn
-from shared.training import Callback, TensorBoard, fit
+from shared.training import Callback, LMConfig, TensorBoard, Trainer, fit
 
 HAS_TENSORBOARD = True
 try:
@@ -189,3 +189,25 @@ def test_without_tensorboardx_the_remedy_is_named_before_the_training(tmp_path, 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboardX tensorboard"):
         TensorBoard(tmp_path)
+
+
+@needs_tensorboard
+def test_a_language_models_updates_and_measurements_and_those_of_a_resumed_training(tmp_path):
+    def training(**changes):
+        shared.manual_seed(0)
+        model = nn.Embedding(5, 5)
+        options = {"steps": 9, "batch_size": 2, "block_size": 4, "warmup_steps": 2, "eval_interval": 3}
+        config = LMConfig(**{**options, "checkpoint_interval": 3, "eval_batches": 2, **changes})
+        optimizer = shared.optim.AdamW(model.parameters(), lr=config.max_lr)
+        options = {"optimizer": optimizer, "folder": tmp_path / "run", "tensorboard": tmp_path / "board"}
+        return Trainer(model, list(range(5)) * 20, list(range(5)) * 9, config, progress=False, **options)
+
+    first = training()
+    first.used_up = lambda: "steps" if first.step == 5 else ""
+    first.train()
+    log = training().train(resume=True)
+    events = read(tmp_path / "board")
+    for tag, name in {"loss/batch": "loss", "lr": "lr", "loss/val": "val_loss", "loss/train": "train_loss"}.items():
+        steps, values = log.column(name)
+        assert curve(events, tag) == [(s, pytest.approx(v, rel=1e-5)) for s, v in zip(steps, values, strict=True)]
+    assert len(curve(events, "tokens_per_second")) == 9
