@@ -48,7 +48,7 @@ WIDENED_ON_A_GPU = """h.exp()|h.expm1()|h.log()|h.log2()|h.log10()|h.log1p()|h.r
     F.group_norm(h, 2, w[0], w[1])|F.interpolate(h[None], scale_factor=2)
     F.interpolate(h[None], scale_factor=2, mode='linear')|F.local_response_norm(h[None], 3)"""
 WIDENED_ON_THE_CPU = """h.trace()|F.avg_pool3d(h[None, None, None], 1)|F.adaptive_avg_pool3d(h[None, None, None], 1)
-    F.max_pool3d(h[None, None, None], 1)"""
+    F.max_pool3d(h[None, None, None], 1)|F.adaptive_max_pool3d(h[None, None, None], 1)"""
 KEPT = """h + h|h - 1|h * 2.0|h / 2|-h|h.abs()|h.sqrt()|h.sigmoid()|h.tanh()|F.relu(h)|F.gelu(h)|F.silu(h)|F.mish(h)|h.mean()
     h.var()|h.max()|h.amax(0)|h.reshape(-1)|h[0]|F.dropout(h)|t.cat([h, h])|F.batch_norm(h, None, None, training=True)
     F.max_pool2d(h[None], 2)|F.avg_pool2d(h[None], 2)|F.pad(h, (1, 1))|h.clamp(0, 1)|h.masked_fill(h > 0, 0.0)"""

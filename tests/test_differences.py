@@ -133,6 +133,11 @@ def dtype_of_reflection(t):
         return str(t.nn.functional.pad(t.ones(1, 4, dtype=t.bfloat16), (1, 1), mode="reflect").dtype)[-8:]
 
 
+def dtype_of_an_outer_product(t):
+    with t.autocast("cpu"):
+        return str(t.einsum("i,j->ij", t.ones(2), t.ones(2)).dtype)[-8:]
+
+
 # what is run; what shared gives; what PyTorch gives (an exception's type where it refuses)
 STATEMENTS = {
     "backward twice": (backward_twice_through_a_sum, RuntimeError, [2.0, 2.0]),
@@ -216,6 +221,7 @@ STATEMENTS = {
     "layers for positions": (lambda t: t.nn.PositionalEncoding(2).batch_first, True, AttributeError),
     "weights changed under autocast": (product_after_a_change, 2.0, 1.0),
     "reflection under autocast": (dtype_of_reflection, "bfloat16", ".float32"),
+    "sums of nothing under autocast": (dtype_of_an_outer_product, "bfloat16", ".float32"),
     "casts of a Function": (lambda t: callable(t.amp.custom_fwd), AttributeError, True),
     "a scaler for what is not there": (lambda t: t.amp.GradScaler("tpu").is_enabled(), RuntimeError, True),
     "state of a generator": (

@@ -149,6 +149,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     return _adaptive_maxima("adaptive_max_pool2d", input, output_size, return_indices)
 
 
+@follows_autocast
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """`adaptive_max_pool2d` over three dimensions, (N, C, D, H, W) or (C, D, H, W)."""
     return _adaptive_maxima("adaptive_max_pool3d", input, output_size, return_indices)

@@ -48,7 +48,8 @@ POLICIES: dict[str, dict[str, str]] = {
     "cpu": {
         **dict.fromkeys(_PRODUCTS.split(), LOWER),
         **dict.fromkeys(f"prod trace binary_cross_entropy {_LOSSES}".split(), FLOAT32),
-        **dict.fromkeys("avg_pool3d adaptive_avg_pool3d max_pool3d max_unpool2d max_unpool3d".split(), FLOAT32),
+        **dict.fromkeys("avg_pool3d adaptive_avg_pool3d max_pool3d adaptive_max_pool3d".split(), FLOAT32),
+        **dict.fromkeys("max_unpool2d max_unpool3d".split(), FLOAT32),
         **dict.fromkeys("mv bilinear".split(), AS_IS),
     },
 }
