@@ -20,6 +20,7 @@ from typing import Any
 from . import sources, warm
 from .certify import tests_of
 from .files import write_atomically
+from .grafting import Graft
 from .outcomes import FAILED
 from .sprints import ROOT, CourseError, Exercise, Sprint
 
@@ -69,6 +70,7 @@ class Fate:
     killers: tuple[str, ...]
     messages: tuple[str, ...]
     seconds: float
+    grafted: bool = False
 
     @property
     def killed(self) -> bool:
@@ -108,8 +110,13 @@ def load(sprint: Sprint) -> list[Mutant]:
     return found
 
 
-def run(mutants: list[Mutant], processes: int | None = None, on_done: Callable[[], Any] | None = None) -> list[Fate]:
-    """The fate of each mutant, in their order."""
+def run(
+    mutants: list[Mutant],
+    processes: int | None = None,
+    on_done: Callable[[], Any] | None = None,
+    grafted: bool = True,
+) -> list[Fate]:
+    """The fate of each mutant, in their order; where not `grafted`, each imports the framework with its change anew."""
     with tempfile.TemporaryDirectory(prefix="course-mutants-") as folder:
         jobs, by_key = [], {}
         for mutant in mutants:
@@ -119,10 +126,12 @@ def run(mutants: list[Mutant], processes: int | None = None, on_done: Callable[[
             path.parent.mkdir(parents=True)
             path.write_text(text, encoding="utf-8")
             tests = tests_of(mutant.sprint, mutant.exercise)
-            options = ("--no-preflight", f"--time-limit={LIMIT:g}", f"--until={mutant.message}")
+            options = ("--no-preflight", f"--time-limit={LIMIT:g}")
             # Formulas do for tests of a few numbers; loading compiled kernels takes longer than they save.
             variables = {"SHARED_WORKSPACE": str(Path(folder) / key), "SHARED_KERNELS": "reference"}
-            jobs.append(warm.Job(key, tests, variables, options, (LIMIT + 5) * len(tests) + 30))
+            graft = Graft(module, sources.split(mutant.target)[1], str(path)) if grafted else None
+            seconds = (LIMIT + 5) * len(tests) + 30
+            jobs.append(warm.Job(key, tests, variables, options, seconds, mutant.message, graft))
             by_key[key] = mutant
         fates = {}
         for result in warm.run(jobs, processes or min(4, os.cpu_count() or 1)):
@@ -137,7 +146,7 @@ def _fate(mutant: Mutant, result: warm.Result) -> Fate:
     if not result.tests:
         raise CourseError(f"mutant {mutant.name}: pytest ran no test:\n{result.output[-1500:]}")
     killers = [node for node, message in failed.items() if mutant.message in message]
-    return Fate(mutant, tuple(failed), tuple(killers), tuple(failed.values()), result.seconds)
+    return Fate(mutant, tuple(failed), tuple(killers), tuple(failed.values()), result.seconds, result.grafted)
 
 
 # ---------------------------------------------------------------- the scoreboard

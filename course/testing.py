@@ -8,6 +8,7 @@ loop or a crash is one failed test among others.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import traceback
 from collections.abc import Generator
@@ -77,6 +78,17 @@ def pytest_configure(config: pytest.Config) -> None:
     tested = _sprints_tested(config)
     others = [exercise for exercise in setting.exercises if exercise.sprint not in tested]
     take_from_reference([*setting.broken, *unwritten(workspace, others)])
+
+
+def adopt(config: pytest.Config, folder: Path, until: str = "") -> None:
+    """Go on as a run of pytest on the workspace `folder`, what it changes being in place, that ends with a failure
+    which says `until`."""
+    os.environ[VARIABLE] = str(folder)
+    setting = config.stash[SETTING]
+    workspace = setting.workspace = Workspace(folder)
+    if workspace.record["exercises"]:
+        setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
+    config.option.until = until or None
 
 
 def _chosen(config: pytest.Config) -> Path | None:
@@ -170,10 +182,13 @@ def describe(workspace: Workspace, exercises: list[Exercise], broken: dict[str, 
 
 def _sprint_of(path: Path) -> Sprint | None:
     parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
-    if len(parts) < 2 or parts[0] != "sprints":
-        return None
+    return _sprint_named(parts[1]) if len(parts) > 1 and parts[0] == "sprints" else None
+
+
+@functools.cache
+def _sprint_named(name: str) -> Sprint | None:
     try:
-        return load_sprint(find_folder(parts[1]))
+        return load_sprint(find_folder(name))
     except CourseError:
         return None
 

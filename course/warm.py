@@ -2,6 +2,9 @@
 
 `run` starts `python -m course.warm`, which imports NumPy, Numba, scikit-learn and pytest, but never `shared`, and forks
 a child per job; the child imports `shared` as the job's variables say. Where processes cannot fork, jobs start cold.
+
+Jobs that differ from the reference in one function need not even import `shared`: such jobs share a stage, a process
+that has imported the reference and collected the tests; its children put the function in place (course/grafting.py).
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .environment import THREADS, environment
+from .grafting import Graft
 from .sprints import ROOT, CourseError
 
 PRELOADED = ("numpy", "pytest", "hypothesis", "sklearn.datasets", "numba", "tqdm")
@@ -31,24 +35,40 @@ OPTIONS = ("-q", "-p", "course.recorder", "-p", "no:cacheprovider", "--tb=short"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of pytest: node ids, the environment variables and options in which it differs, its time limit in s."""
+    """One run of pytest: node ids, the environment variables and options in which it differs, its time limit in s.
+
+    It ends with the first failure that says `until`. `graft` is all that its workspace changes, where that is known.
+    """
 
     key: str
     tests: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     limit: float = 120.0
+    until: str = ""
+    graft: Graft | None = None
+
+    @property
+    def stage(self) -> tuple[Any, ...]:
+        """What jobs that can share a stage have in common."""
+        folders = {str(Path(test.partition("::")[0]).parent) for test in self.tests}
+        variables = {item for item in self.variables.items() if item[0] != "SHARED_WORKSPACE"}
+        return frozenset(folders), frozenset(variables), *self.options
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job did: {node id: outcome, message, …} as course.recorder writes it; exit_code None: it was killed."""
+    """What a job did: {node id: outcome, message, …} as course.recorder writes it; exit_code None: it was killed.
+
+    `grafted` is true where its function was put into a framework that was imported already.
+    """
 
     key: str
     tests: dict[str, dict[str, Any]]
     exit_code: int | None
     seconds: float
     output: str
+    grafted: bool = False
 
 
 def run(jobs: Iterable[Job], processes: int = 2, root: Path = ROOT) -> Iterator[Result]:
@@ -72,6 +92,8 @@ def run(jobs: Iterable[Job], processes: int = 2, root: Path = ROOT) -> Iterator[
             for line in server.stdout:
                 received += 1
                 yield Result(**json.loads(line))
+                if received == len(jobs):
+                    break  # what a job left running may hold the pipe
             if server.wait() or received < len(jobs):
                 errors.seek(0)
                 raise CourseError(f"{len(jobs) - received} runs of pytest were lost:\n{errors.read()[-2000:]}")
@@ -86,22 +108,34 @@ def run(jobs: Iterable[Job], processes: int = 2, root: Path = ROOT) -> Iterator[
 def serve(processes: int) -> None:
     """Reads the jobs from standard input and writes a line of JSON for each as it ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    jobs = [Job(**job) for job in json.load(sys.stdin)]
+    read = json.load(sys.stdin)
+    jobs = [Job(**{**job, "graft": Graft(**job["graft"]) if job["graft"] else None}) for job in read]
     if hasattr(os, "fork"):
         for name in PRELOADED:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()  # a child that collects garbage would otherwise copy every page of what was imported
+        stages: dict[Any, list[Job]] = {}
+        for job in jobs:
+            if job.graft:
+                stages.setdefault(job.stage, []).append(job)
+        done = {key for group in stages.values() for key in _staged(group, processes)}
+        jobs = [job for job in jobs if job.key not in done]
+    work([(job, None) for job in jobs], processes, sys.stdout)
+
+
+def work(jobs: list[tuple[Job, Callable[[], int] | None]], processes: int, out: TextIO) -> None:
+    """Runs jobs, `processes` at a time; what a job does in its process is pytest's own main unless given."""
     running: dict[Any, Run] = {}
     try:
         while jobs or running:
             while jobs and len(running) < processes:
-                one = Run(jobs.pop(0))
+                one = Run(*jobs.pop(0))
                 running[one.key] = one
             for key, one in list(running.items()):
                 if one.ended():
-                    print(json.dumps(asdict(one.result())), flush=True)
+                    print(json.dumps(asdict(one.result())), file=out, flush=True)
                     del running[key]
             time.sleep(0.005)
     finally:
@@ -109,15 +143,65 @@ def serve(processes: int) -> None:
             one.kill()
 
 
-class Run:
-    """A job under way."""
+def _staged(jobs: list[Job], processes: int) -> set[str]:
+    """Runs jobs from one stage; returns the keys of those that were run: not what cannot be grafted."""
+    with tempfile.TemporaryDirectory(prefix="course-stage-") as folder:
+        taken, log = Path(folder) / "taken.json", Path(folder) / "log"
+        stage = os.fork()
+        if stage == 0:
+            code = 3
+            try:
+                out = os.fdopen(os.dup(1), "w")
+                _redirect(log)
+                os.environ.update(jobs[0].variables, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+                del os.environ["SHARED_WORKSPACE"]
+                import pytest
 
-    def __init__(self, job: Job):
-        self.job, self.key, self.started = job, job.key, time.monotonic()
+                from .stage import Stage
+
+                files = sorted({test.partition("::")[0] for job in jobs for test in job.tests})
+                arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *jobs[0].options, "--reference", *files]
+                stage_of = Stage(jobs, taken, log, lambda pairs: work(pairs, processes, out))
+                code = int(pytest.main(arguments, plugins=[stage_of]))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        try:
+            _, status = os.waitpid(stage, 0)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stage, signal.SIGTERM)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(stage, 0)
+            raise
+        if not taken.exists():  # its tests could not be collected: each job will tell
+            return set()
+        if status:
+            raise RuntimeError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+        return set(json.loads(taken.read_text(encoding="utf-8")))
+
+
+def _redirect(log: Path) -> None:
+    """Has this process read nothing, and print to a file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+class Run:
+    """A job under way; `body` is what its process does, where that is not pytest's own main."""
+
+    def __init__(self, job: Job, body: Callable[[], int] | None = None):
+        self.job, self.key, self.started, self.grafted = job, job.key, time.monotonic(), body is not None
         self.folder = tempfile.TemporaryDirectory(prefix="course-")
         self.report, self.log = Path(self.folder.name) / "report.json", Path(self.folder.name) / "log"
         self.exit_code: int | None = None
-        arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *job.options, *job.tests]
+        until = [f"--until={job.until}"] if job.until else []
+        arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *job.options, *until, *job.tests]
         variables = {**job.variables, "COURSE_REPORT": str(self.report), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         if not hasattr(os, "fork"):
             with self.log.open("wb") as log:
@@ -135,14 +219,11 @@ class Run:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             code = 3
             try:
-                log_file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                for stream in (1, 2):
-                    os.dup2(log_file, stream)
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                _redirect(self.log)
                 os.environ.update(variables)
                 import pytest
 
-                code = int(pytest.main(arguments))
+                code = body() if body else int(pytest.main(arguments))
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -182,7 +263,7 @@ class Run:
         tests = json.loads(self.report.read_text(encoding="utf-8")) if self.report.exists() else {}
         output = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         self.folder.cleanup()
-        return Result(self.job.key, tests, self.exit_code, seconds, output)
+        return Result(self.job.key, tests, self.exit_code, seconds, output, self.grafted)
 
 
 if __name__ == "__main__":
