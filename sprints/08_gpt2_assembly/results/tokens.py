@@ -119,13 +119,12 @@ def baselines(results: Results, train: str, held: str) -> int:
     results.metric("held_unknown_kinds", len(set(words) - set(counts)))
     kept = {word for word, _ in counts.most_common(1000)}
     results.metric("held_unknown_share_1000", round(sum(word not in kept for word in words) / len(words), 3))
-    print(
-        f"words: {len(counts):,} kinds, of the held part {results._metrics['held_unknown_share']['value']:.1%} unknown"
-    )
+    print(f"words: {len(counts):,} kinds, of the held part {unknown:.1%} unknown")
+    return len(counts)
 
 
 def learn(results: Results, train: str) -> ByteLevelBPE:
-    """10,000 tokens by the `tokenizers` library, the first 1,000 by our trainer too; the least time of three of both."""
+    """10,000 tokens by the `tokenizers` library, the first 1,000 by ours too; the least time of three of each."""
     learned = {}
     for name, fast in (("train_seconds_1000", False), ("train_seconds_1000_fast", True)):
         times = []
@@ -277,8 +276,8 @@ def main() -> None:
     results.figure(
         draw_merging(steps),
         "merging",
-        alt="Thirteen rows: the sentence as nineteen bytes, and after each of twelve merges; he and the come first, and "
-        "at the end it is five tokens, four of which begin with a space.",
+        alt="Thirteen rows: the sentence as nineteen bytes, and after each of twelve merges; he and the come first, "
+        "and at the end it is five tokens, four of which begin with a space.",
     )
     train, held = shakespeare()
     kinds = baselines(results, train, held)
