@@ -212,8 +212,8 @@ class Trainer:
         return self._fixed(self.val_tokens, self.config.eval_batches)
 
     def _fixed(self, tokens: Any, batches: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Random windows, the same ones at every call."""
-        generator = Generator().manual_seed(self.config.seed)
+        """Random windows, the same ones at every call, and not the ones that the training begins with."""
+        generator = Generator().manual_seed(self.config.seed + 1)
         for _ in range(batches):
             yield random_windows(tokens, self.config.batch_size, self.block_size, generator)
 

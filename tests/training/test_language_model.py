@@ -287,6 +287,9 @@ def test_the_windows_that_are_measured_stay_the_same():
     run = trainer()
     first, again = ([x.tolist() for x, _ in run.validation_batches()] for _ in range(2))
     assert first == again and len(first) == 2 and len(first[0]) == 3
+    same_text = trainer(val=TRAIN)
+    seen = [x.tolist() for x, _ in (next(same_text.windows) for _ in range(3))]
+    assert not any(x.tolist() in seen for x, _ in same_text.validation_batches()), "the batches trained on first"
     whole = trainer(eval_batches=None)
     assert sum(y.numel() for _, y in whole.validation_batches()) == len(VAL) - 1
 
