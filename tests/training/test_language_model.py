@@ -1,8 +1,11 @@
 """The language-model trainer: what an update is, what measuring leaves alone, when it stops, and that it resumes."""
 
+import dataclasses
 import json
 import math
 import os
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import shared
 from shared import nn
 from shared.data import random_windows, sequential_windows
 from shared.models import GPT, GPTConfig
+from shared.models import PRESETS as PRESETS_OF_MODELS
 from shared.optim import SGD, AdamW
 from shared.optim import lr_scheduler as schedules
 from shared.training import (
@@ -32,6 +36,7 @@ from shared.training import (
 )
 from shared.training import language_model as module
 
+PRESETS = Path(__file__).resolve().parents[2] / "sprints" / "09_train_gpt2" / "results" / "presets"
 TEXT = np.random.default_rng(0).choice(7, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05], size=3000).astype(np.uint16)
 TRAIN, VAL = TEXT[:2500], TEXT[2500:]
 SMALL = {"vocab_size": 7, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
@@ -665,6 +670,16 @@ def test_settings_come_from_toml(tmp_path):
     with pytest.raises(ValueError, match="x.toml is not valid TOML"):
         path.write_text("steps =\n")
         LMConfig.from_toml(path)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_presets_of_sprint_09_are_settings_of_a_training_and_a_model(path):
+    training = LMConfig.from_toml(path)
+    model = GPTConfig(vocab_size=65, **tomllib.loads(path.read_text())["model"])
+    assert training.warmup_steps < training.steps and model.block_size >= 64
+    if path.stem in PRESETS_OF_MODELS:
+        known = GPTConfig.preset(path.stem, vocab_size=65)
+        assert dataclasses.replace(known, dropout=model.dropout, bias=model.bias) == model
 
 
 def test_what_does_not_fit_the_model_is_named():

@@ -28,6 +28,7 @@ from shared.text import ByteLevelBPE, CharVocabulary, load_tokenizer, save_token
 from shared.training import LMConfig, RunLog, Trainer, bits_per_character, evaluate_loss, perplexity, sample_text
 
 PRESETS = Path(__file__).resolve().parent / "presets"
+RUNS = PRESETS.parents[3] / "runs"
 NANOGPT = {"cpu": 1.88, "gpu": 1.4697}  # the validation losses that nanoGPT's README states for these settings
 CHANGES = ("text", "tokenizer", "steps", "dtype", "time_budget", "sample_interval")
 
@@ -77,7 +78,7 @@ def planned(args: argparse.Namespace) -> Run:
     training["warmup_steps"] = min(training["warmup_steps"], training["steps"] // 10)
     settings["training"] = training | {"prompt": args.prompt, "sample_tokens": max(1, args.sample)}
     changed = bool(changes.keys() - {"sample_interval"})
-    return Run(args.preset, settings, changed, args.folder or Path("runs") / args.preset)
+    return Run(args.preset, settings, changed, args.folder or RUNS / args.preset)
 
 
 # ---------------------------------------------------------------- text and tokens
