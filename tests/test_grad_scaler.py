@@ -203,6 +203,19 @@ def test_large_gradients_are_finite_and_only_the_others_are_not(dtype, value):
     assert grads[2].item() == 0.5 and grads[1].dtype == getattr(shared, dtype) and grads[1]._version[0] == 2
 
 
+@both
+@pytest.mark.parametrize(("enabled", "wanted"), [(False, 0.0), (True, 1e-9)])
+def test_small_gradients_survive_float16(t, scaler, enabled, wanted):
+    """The smallest number above 0 of float16 is 6e-8."""
+    w, x = t.ones(2, 2, requires_grad=True), t.ones(1, 2)
+    optimizer, s = t.optim.SGD([w], lr=1.0), scaler("cpu", enabled=enabled)
+    with t.autocast("cpu", dtype=t.float16):
+        loss = (x @ w).float().sum() * 1e-9
+    s.scale(loss).backward()
+    s.unscale_(optimizer)
+    np.testing.assert_allclose(w.grad.numpy(), np.full((2, 2), wanted), 1e-2)
+
+
 # ---------------------------------------------------------------- a GPT
 
 
