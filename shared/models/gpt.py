@@ -71,6 +71,9 @@ class GPTConfig:
     def num_parameters(self) -> int:
         """How many numbers a GPT of this config learns, by formula; a table that is used twice counts once.
 
+        Matrices and tables, the biases of the blocks' linear layers, scale and bias of two norms in each block and of
+        the one at the end; without any bias where `bias` is False. Sinusoidal positions are not learned.
+
         >>> GPTConfig.preset("gpt2").num_parameters()
         124439808
         """
@@ -114,7 +117,11 @@ class GPTDecoderBlock(nn.EncoderBlock):
         self.feed_forward.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = True, cache: Any = None) -> Tensor:
-        """As `nn.EncoderBlock`, but causal unless told otherwise."""
+        """As `nn.EncoderBlock`, but causal unless told otherwise: no token sees a later one, nor what `mask` hides.
+
+        `mask` is True where a token may look, of a shape that broadcasts to (B, H, T, T); `cache` is an `nn.KVCache` of
+        the tokens before, and then x are those that follow.
+        """
         return nn.EncoderBlock.forward(self, x, mask, is_causal, cache)
 
 
@@ -136,7 +143,20 @@ class GPT(nn.Module):
         super().__init__()
         if not isinstance(config, GPTConfig):
             raise TypeError(f"GPT: expected a GPTConfig, but got {type(config).__name__}")
-        self.config, place = config, {"device": device, "dtype": dtype}
+        self.config = config
+        self._assemble(device, dtype)
+        self.gradient_checkpointing = False
+        self.initialize_weights()
+
+    def _assemble(self, device: Any = None, dtype: Any = None) -> None:
+        """Makes the parts of the model that `self.config` describes, on `device` and in `dtype`, in this order.
+
+        `token_embedding`, an Embedding of V vectors of n_embd numbers; `positions`, a LearnedPositionalEncoding, or the
+        PositionalEncoding that is not learned, with the config's dropout and block_size places; `blocks`, a ModuleList
+        of n_layer blocks; `norm`, a LayerNorm; `lm_head`, a Linear from n_embd to V without a bias. `config.bias` says
+        whether the norm has a bias. With `config.tie_weights` the head's weight is the embedding's, the same Parameter.
+        """
+        config, place = self.config, {"device": device, "dtype": dtype}
         encoding = nn.LearnedPositionalEncoding if config.positions == "learned" else nn.PositionalEncoding
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd, **place)
         self.positions = encoding(config.n_embd, config.dropout, config.block_size, **place)
@@ -145,14 +165,13 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, **place)
         if config.tie_weights:
             self.lm_head.weight = self.token_embedding.weight
-        self.gradient_checkpointing = False
-        self.initialize_weights()
 
     def initialize_weights(self) -> None:
         """Draws all weights anew, as GPT-2 did: normal with standard deviation 0.02, biases 0, norms 1 and 0.
 
         The layers whose output is added to the residual path, each block's `out_proj` and `linear2`, get 0.02 / √(2L),
-        L blocks: 2L sums of that size keep the path's variance, however deep.
+        L blocks: 2L sums of that size keep the path's variance, however deep. `init` has the functions; numbers are
+        written into the parameters as they are, none is replaced.
         """
         scaled = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
@@ -167,6 +186,8 @@ class GPT(nn.Module):
     def forward(self, ids: Tensor, caches: list[nn.KVCache] | None = None) -> Tensor:
         """ids (B, T) → logits (B, T, V). RuntimeError that names the shape where ids have no two dimensions.
 
+        With `gradient_checkpointing`, in training and where gradients are recorded, `checkpoint(block, x)` takes the
+        place of block(x).
         `caches`, one for each block, hold what came before: ids are then the tokens that follow, at the positions after
         those, and T and what is cached must fit into block_size together (RuntimeError).
         """
@@ -192,9 +213,9 @@ class GPT(nn.Module):
     def flops_per_token(self, length: int | None = None, training: bool = True) -> int:
         """Floating-point operations of the matrix products for one token of a text of `length` (block_size) tokens.
 
-        A multiplication and an addition for each weight of a matrix, the head's included and the tables' not; and for
-        each of the `length` tokens a product with its key and one with its value, as if none were masked. The backward
-        pass, with `training`, takes twice as many again.
+        A multiplication and an addition for each weight of a matrix, the head's included and the tables' not; and in
+        each block, for each of the `length` tokens, a product with its key and one with its value, as if none were
+        masked. The backward pass, with `training`, takes twice as many again.
         Source: Chowdhery et al., "PaLM", 2022, appendix B.
         """
         c = self.config

@@ -90,6 +90,9 @@ def from_hugging_face(state: Mapping[str, Tensor], config: GPTConfig, conv1d: bo
     files of minGPT and nanoGPT have these names too, but our order: `conv1d=False`. With `config.tie_weights` the head
     may be absent. RuntimeError that names every tensor that is missing, unexpected or of another shape.
 
+    `weights_of(config, conv1d)` lists all tensors; `_without_prefix`, `_tie` (TABLE is their name for the embedding)
+    and `_check`, further down, do what their names say.
+
     >>> import shared
     >>> model = shared.models.GPT(GPTConfig.preset("toy"))
     >>> theirs = to_hugging_face(model.state_dict(), model.config)
@@ -108,7 +111,8 @@ def from_hugging_face(state: Mapping[str, Tensor], config: GPTConfig, conv1d: bo
 def to_hugging_face(state: Mapping[str, Tensor], config: GPTConfig, conv1d: bool = True) -> dict[str, Tensor]:
     """The way back: what `GPT2LMHeadModel.load_state_dict` takes (as torch tensors), names with "transformer.".
 
-    Transposed views and the same Tensors, so that there and back is the same memory. The errors are those of
+    The same tensors and the same helpers: transposed views and the same Tensors, so that there and back is the same
+    memory. "lm_head.weight", which stands beside the "transformer.", has no prefix. The errors are those of
     `from_hugging_face`.
     """
     weights = weights_of(config, conv1d)

@@ -142,6 +142,13 @@ class ByteLevelBPE:
 
         With `allowed_special`, a set of special tokens or "all", these become their own ids where the text has them.
         ValueError for a name that is no special token here; TypeError and ValueError for texts as in `split_pieces`.
+
+        `_allowed(names)` is {name: id} of those names, and `_encode_ordinary(text)` the ids of a text, piece by piece,
+        whatever it has in it. Where two special tokens begin at one place the longer is meant.
+
+        >>> tokenizer = ByteLevelBPE([])
+        >>> len(tokenizer.encode("<|endoftext|>")), tokenizer.encode("!<|endoftext|>", {"<|endoftext|>"})
+        (13, [0, 256])
         """
         special = self._allowed(allowed_special)
         if not special:
@@ -174,7 +181,9 @@ class ByteLevelBPE:
         return ids
 
     def encode_piece(self, piece: str) -> list[int]:
-        """The ids of one piece of text: of its bytes in UTF-8, then merged.
+        """The ids of one piece of text: of its bytes in UTF-8 (`byte_ids`), then merged, by `self.merges`.
+
+        `apply_merges_to_long` merges as `apply_merges` does; it is there for pieces of many bytes.
 
         >>> ByteLevelBPE([(66, 68)]).encode_piece("cede")   # "c" is 66, "e" is 68
         [256, 67, 68]
@@ -192,6 +201,8 @@ class ByteLevelBPE:
 
     def decode_bytes(self, ids: Any, skip_specials: bool = False) -> bytes:
         """The bytes of `ids`, one token's after the other's: for a text that arrives token by token.
+
+        `_integers(ids)` makes a list of integers of what `decode` takes. `skip_specials` and errors as there.
 
         >>> import codecs
         >>> tokenizer, text = ByteLevelBPE([]), codecs.getincrementaldecoder("utf-8")("replace")
