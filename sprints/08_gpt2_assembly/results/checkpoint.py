@@ -6,6 +6,7 @@ python sprints/08_gpt2_assembly/results/checkpoint.py      about 40 seconds of o
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import math
 import os
@@ -25,6 +26,8 @@ from shared import Tensor, nn
 from shared.models import (
     GPT,
     GPTConfig,
+    config_to_hugging_face,
+    from_hugging_face,
     load_sorter,
     look_inside,
     look_inside_block,
@@ -167,6 +170,43 @@ def sizes(results: Results, path: Path, model: GPT) -> None:
         size = os.path.getsize(path / name)
         results.metric(f"checkpoint_{name.split('.')[0]}_bytes_per_parameter", round(size / parameters, 2))
         print(f"  {name}: {size:,} bytes for {parameters:,} parameters")
+
+
+# ---------------------------------------------------------------- transformers
+
+
+def parity(results: Results, seed: int) -> bool:
+    """Logits and gradients beside those of Hugging Face's GPT2LMHeadModel, from its weights; False without it."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        print("torch and transformers are not installed: no comparison")
+        return False
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    config = GPTConfig(vocab_size=1000, block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0)
+    theirs = GPT2LMHeadModel(GPT2Config(**config_to_hugging_face(config)))
+    ids = np.random.default_rng(seed).integers(0, 1000, (2, 65))
+    ours = GPT(config)
+    ours.load_state_dict(
+        from_hugging_face({name: shared.tensor(x.numpy()) for name, x in theirs.state_dict().items()}, config)
+    )
+    logits, reference = ours(shared.tensor(ids[:, :-1])), theirs(torch.tensor(ids[:, :-1])).logits
+    next_token_loss(logits, shared.tensor(ids[:, 1:])).backward()
+    torch.nn.functional.cross_entropy(reference.flatten(0, 1), torch.tensor(ids[:, 1:]).flatten()).backward()
+    grads = from_hugging_face({n: shared.tensor(p.grad.numpy()) for n, p in theirs.named_parameters()}, config)
+    named = {"logits": (logits.detach(), shared.tensor(reference.detach().numpy()))}
+    named["gradients"] = tuple(  # of all parameters, one after the other
+        shared.cat([grad.flatten() for grad in grads])
+        for grads in zip(*[(p.grad, grads[name]) for name, p in ours.named_parameters()], strict=True)
+    )
+    for name, (a, b) in named.items():
+        difference = float((a - b).abs().max()) / float(b.abs().max())
+        results.metric(f"parity_{name}", float(f"{difference:.1e}"))
+        print(f"  {name}: largest difference to transformers {difference:.1e} of the largest value")
+    results.metric("parity_tensors", len(grads))
+    return True
 
 
 # ---------------------------------------------------------------- the sorter
@@ -333,11 +373,13 @@ def main() -> None:
         alt="The held-out loss of four trainings that go on from step 150 without part of their state, less "
         "that of the unbroken run: all of them leave zero, where the one that forgot nothing stays.",
     )
+    missing = [] if parity(results, options.seed) else ["parity_"]
     try:
         sorter = load_sorter()
     except shared.data.DatasetUnavailable as error:
         print(f"without the sorter: {error}")
-        results.save(keep=lambda name: name.startswith(("sorter_", "spoilt_", "without_head_", "attention_")))
+        missing += ["sorter_", "spoilt_", "without_head_", "attention_"]
+        results.save(keep=lambda name: name.startswith(tuple(missing)))
         return
     reproduced(results, sorter)
     spoilt(results, sorter)
@@ -348,7 +390,7 @@ def main() -> None:
         alt="Left: attention weights of one head over a word and its sorted letters; after the word's last letter the "
         "head looks at the A, later at the Cs. Right: the mean weight by answer and letter.",
     )
-    results.save()
+    results.save(keep=lambda name: name.startswith(tuple(missing)))
 
 
 if __name__ == "__main__":
