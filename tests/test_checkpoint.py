@@ -541,8 +541,8 @@ def test_a_save_killed_at_a_certain_moment_leaves_the_old_or_the_new_file(moment
     assert found["n"] == expected and (found["w"].array == expected).all()
 
 
-def test_saves_killed_at_random_moments_leave_the_old_or_the_new_file(tmp_path):
-    kills = int(os.environ.get("CHECKPOINT_KILLS", "40"))
+@pytest.mark.parametrize("kills", [40, pytest.param(400, marks=pytest.mark.stress)])
+def test_saves_killed_at_random_moments_leave_the_old_or_the_new_file(tmp_path, kills):
     result = run_killed(tmp_path / "x", "random", str(kills))
     assert result.returncode == 0, result.stderr
     files, leftovers = map(int, result.stdout.split())

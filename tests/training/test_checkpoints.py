@@ -403,3 +403,22 @@ def test_a_load_that_fails_leaves_everything_as_it_was(tmp_path, last):
         "model optimizer scheduler scaler history generator random".split(), after, before, strict=True
     ):
         assert a == b, name
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("file", FILES)
+def test_every_changed_byte_is_noticed_or_changes_nothing(tmp_path, file):
+    model, optimizer = save_values(tmp_path, [1])
+    path, rng = tmp_path / "step-00000001" / file, np.random.default_rng(0)
+    whole, noticed, expected = path.read_bytes(), 0, numbers([model.state_dict(), optimizer.state_dict()])
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            load_checkpoint(tmp_path, model, optimizer)
+        except CheckpointError as error:
+            assert file in str(error) and str(tmp_path) in str(error)
+            noticed += 1
+        assert numbers([model.state_dict(), optimizer.state_dict()]) == expected
+    assert noticed == len(whole) or file == "manifest.json" and noticed > len(whole) / 2, "spaces may become tabs there"

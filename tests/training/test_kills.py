@@ -18,6 +18,7 @@ import pytest
 
 import shared
 from shared.training import find_checkpoint
+from shared.training.checkpoints import MODEL, STATE, TRAINING, entries, verify
 from tests.training.killable import TRAININGS
 
 ROOT = Path(shared.__file__).resolve().parents[1]
@@ -101,7 +102,8 @@ class Log:
     half_checkpoints: int = 0  # left behind under a temporary name
     resumed: int = 0
     began_anew: int = 0  # there was no checkpoint yet
-    losses_compared: int = 0
+    whole: int = 0  # checkpoints that were there after a kill, every one of them intact
+    losses: int = 0  # every one of them the unbroken run's
 
     def table(self, name, losses):
         rows = [
@@ -113,9 +115,8 @@ class Log:
             ("  before the first step of a process", self.before_training),
             ("processes that resumed from a checkpoint", self.resumed),
             ("processes that found none yet and began anew", self.began_anew),
-            ("losses compared with the unbroken run's", self.losses_compared),
-            ("of these different", 0),  # the first one fails the test
-            ("checkpoints left that do not load", 0),  # likewise
+            ("checkpoints found after a kill, all intact", self.whole),
+            ("losses compared with the unbroken run's, all equal", self.losses),
         ]
         title = f"training {name!r}, {losses} updates a run"
         return "\n".join([title, *(f"  {text:<55}{number:>6}" for text, number in rows)])
@@ -136,8 +137,7 @@ def campaign(name, folder, aims):
             before = find_checkpoint(here)
             left = halves(here)
             last = live(name, here, aim)
-            check(last, before, unbroken, losses)
-            log.losses_compared += len(last.losses)
+            log.losses += check(last, before, unbroken, losses)
             log.resumed += last.resumed is not None
             log.began_anew += last.resumed is None and bool(last.losses)
             if last.code != 0:
@@ -145,6 +145,7 @@ def campaign(name, folder, aims):
                 log.in_a_save += last.saving
                 log.before_training += not last.losses
                 log.half_checkpoints += len(halves(here) - left)
+                log.whole += check_intact(here)
                 aim = next(aims, None)
         assert last.end == unbroken.end != "", "the losses are the same, but not the weights at the end"
         assert losses == unbroken.losses, f"run {log.runs} has steps {sorted(losses)}, the unbroken one {updates}"
@@ -152,7 +153,7 @@ def campaign(name, folder, aims):
 
 
 def check(life, before, unbroken, losses):
-    """One life fits to the one before and to the unbroken run."""
+    """One life fits to the one before and to the unbroken run; returns how many losses it had."""
     if life.resumed is not None:
         assert before is not None and life.resumed == int(before.name.rpartition("-")[2]), "not the last checkpoint"
     elif life.losses:
@@ -163,6 +164,15 @@ def check(life, before, unbroken, losses):
             f"the unbroken one {float.fromhex(unbroken.losses[step])!r}"
         )
     losses.update(life.losses)
+    return len(life.losses)
+
+
+def check_intact(folder):
+    """Every checkpoint in a folder is what its manifest says; returns how many there are."""
+    found = entries(str(folder))
+    for entry in found:
+        verify(entry.path, (MODEL, TRAINING, STATE))
+    return len(found)
 
 
 def test_five_kills(tmp_path):
