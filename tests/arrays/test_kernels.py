@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,27 +108,61 @@ print(numba.threading_layer())
     assert done.stdout.strip() == layer
 
 
-def test_warming_up_leaves_every_kernel_compiled_on_disk(tmp_path):
-    code = "from shared.arrays.kernels import warm_up; warm_up(2)"
+def own_kernels(family: str) -> dict[str, Any]:
+    """{name: compiled function} of a family's kernels, but those that are only ever compiled within others."""
+    written = importlib.import_module(f"shared.arrays.kernels.{family}.cpu")
+    return {
+        name: value
+        for name, value in vars(written).items()
+        if hasattr(value, "py_func")
+        and value.py_func.__module__ == written.__name__
+        and value.targetoptions.get("inline") != "always"
+    }
+
+
+def is_entry(name: str) -> bool:
+    return name.endswith(("_piece", "_parallel"))
+
+
+def test_warming_up_leaves_a_family_s_kernels_compiled_on_disk(tmp_path):
+    family = "dropout"  # the others take a minute and more without a cache: the next test looks at what they ask for
+    code = f"from shared.arrays.kernels import _warm_up; _warm_up(({family!r},))"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    found = Counter(path.name.partition("-")[0].partition(".")[2] for path in tmp_path.rglob("*.nbc"))
+    names = set(own_kernels(family))
+    assert set(found) >= names
+    assert all(found[name] == 2 for name in names if is_entry(name)), "each for float32 and for float64"
+
+
+def test_warming_up_asks_for_every_kernel_in_both_precisions():
+    code = """
+import importlib, json
+from shared.arrays import kernels
+kernels.warm_up(2)
+kernels.warm_up()
+found = {}
+for family in kernels.FAMILIES:
+    for name, value in vars(importlib.import_module(f"shared.arrays.kernels.{family}.cpu")).items():
+        if hasattr(value, "py_func"):
+            on_disk = type(value._cache).__name__ == "FunctionCache"
+            found[f"{family}.{name}"] = [on_disk, [str(signature) for signature in value.signatures]]
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     for family in kernels.FAMILIES:
-        written = importlib.import_module(f"shared.arrays.kernels.{family}.cpu")
-        names = {
-            n
-            for n, v in vars(written).items()
-            if hasattr(v, "py_func")
-            and v.py_func.__module__ == written.__name__
-            and v.targetoptions.get("inline") != "always"  # those are compiled within others, and not for themselves
-        }
-        entries = {n for n in names if n.endswith(("_piece", "_parallel"))}
-        found = Counter(
-            path.name.partition("-")[0].partition(".")[2]
-            for path in tmp_path.rglob("*.nbc")
-            if family in path.parent.name
-        )
-        assert set(found) == names
-        assert all(found[name] == 2 for name in entries), "each for float32 and for float64"
+        text = Path(kernels.__file__).parent.joinpath(family, "cpu.py").read_text(encoding="utf-8")
+        for name in own_kernels(family):
+            on_disk, signatures = found[f"{family}.{name}"]
+            assert on_disk, f"{family}.{name} has no cache"
+            if is_entry(name):  # it is called with arrays of one precision
+                assert len(signatures) == 2, f"{family}.{name}: {signatures}"
+                assert sum("float32" in text for text in signatures) == 1, f"{family}.{name}: {signatures}"
+            else:  # a part of others, compiled and kept with them
+                called = len(re.findall(rf"\b{name}\(", text)) > 1
+                assert signatures or called, f"{family}.{name} is not compiled"
 
 
 def test_families_whose_kernels_call_each_other_s_are_compiled_in_one_process():
