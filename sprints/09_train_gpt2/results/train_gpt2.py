@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from shared.training import LMConfig, RunLog, Trainer, bits_per_character, evalu
 PRESETS = Path(__file__).resolve().parent / "presets"
 RUNS = PRESETS.parents[3] / "runs"
 NANOGPT = {"cpu": 1.88, "gpu": 1.4697}  # the validation losses that nanoGPT's README states for these settings
-CHANGES = ("text", "tokenizer", "steps", "dtype", "time_budget", "sample_interval")
+CHANGES = ("text", "tokenizer", "steps", "seed", "dtype", "time_budget", "sample_interval")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokenizer", choices=("char", "bpe", "gpt2"), help="characters, one's own BPE, or GPT-2's")
     parser.add_argument("--vocab-size", type=int, default=1000, help="of --tokenizer bpe (default: 1000)")
     parser.add_argument("--steps", type=int, help="updates, instead of the preset's")
+    parser.add_argument("--seed", type=int, help="of weights and windows, instead of the preset's")
     parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop after so long, with a checkpoint")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the products")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
@@ -142,7 +144,9 @@ def train(args: argparse.Namespace) -> None:
     board = run.folder / "tensorboard" if args.tensorboard else None
     options = {"folder": run.folder, "tokenizer": tokenizer, "tensorboard": board}
     trainer = Trainer(model, train_tokens, val_tokens, config, **options)
-    log = trainer.train(resume=args.resume)
+    start = time.process_time()
+    trainer.train(resume=args.resume)
+    cpu_seconds = time.process_time() - start
 
     whole = evaluate_loss(
         model, sequential_windows(val_tokens, config.batch_size, model.config.block_size), trainer.cast
@@ -150,8 +154,8 @@ def train(args: argparse.Namespace) -> None:
     report(run, trainer, whole)
     if args.sample:
         print("\n" + sample_text(model, tokenizer, args.prompt, args.sample, temperature=0.8, seed=config.seed))
-    if trainer.stopped_by == "steps" and not run.changed:
-        record(run, trainer, log, whole, device)
+    if trainer.stopped_by == "steps" and not run.changed and len(trainer.durations) == trainer.step:
+        record(run, trainer, whole, device, cpu_seconds)
 
 
 def report(run: Run, trainer: Trainer, whole: float) -> None:
@@ -176,8 +180,9 @@ def report(run: Run, trainer: Trainer, whole: float) -> None:
         print(f"{name:24}{value}")
 
 
-def record(run: Run, trainer: Trainer, log: RunLog, whole: float, device: str) -> None:
-    """Numbers and curve of a preset that was trained as it is; those of other presets stay."""
+def record(run: Run, trainer: Trainer, whole: float, device: str, cpu_seconds: float) -> None:
+    """Numbers and curve of a preset that was trained as it is, in one piece; those of other presets stay."""
+    log = trainer.log
     results = Results(__file__, seed=trainer.config.seed, device=device)
     values = [
         ("parameters", trainer.model.num_parameters(), ""),
@@ -187,6 +192,7 @@ def record(run: Run, trainer: Trainer, log: RunLog, whole: float, device: str) -
         ("val_loss_whole", whole, "nats per token"),
         ("bits_per_character", bits_per_character(whole, trainer.characters_per_token()), "bits"),
         ("seconds", round(trainer.seconds, 1), "s"),
+        ("cpu_seconds", round(cpu_seconds, 1), "s"),  # of all threads: the same however busy the machine is
         ("tokens_per_second", round(trainer.tokens_per_second()), "tokens/s"),
         ("gflops", round(trainer.flops_per_second() / 1e9, 1), "GFLOP/s"),
         ("threads", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)), ""),
