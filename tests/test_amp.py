@@ -374,6 +374,17 @@ def test_training_inside_one_region():
     assert seen == [4.0, 1.0, 0.25]
 
 
+def test_gradients_add_up_inside_one_region():
+    """The first backward frees the graph of the kept cast, though the weight is as it was."""
+    w = shared.full((1, 1), 2.0, requires_grad=True)
+    with shared.autocast("cpu"):
+        for _ in range(3):
+            (shared.ones(1, 1) @ w).sum().backward()
+        (shared.ones(1, 1) @ w).sum().backward(retain_graph=True)
+        assert shared.autograd.grad((shared.ones(1, 1) @ w).sum(), w)[0].item() == 1.0
+    assert w.grad.item() == 4.0
+
+
 def test_the_second_gradient_goes_through_the_casts():
     x = shared.tensor([[2.0]], requires_grad=True)
     with shared.autocast("cpu"):
