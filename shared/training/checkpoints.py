@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def number(self) -> int:
-        """Of all that were written into this folder, the how manyeth it was; 0 where that is not known."""
+        """Its place among all that were written into this folder, counted from 1; 0 where that is not known."""
         return self.state["number"] if self.state else 0
 
     @property

@@ -67,10 +67,7 @@ def save_checkpoint(
     Raises OSError, which says why and what is still there, for a full disk or a folder that cannot be written;
     `CheckpointError` for a value that cannot be saved.
     """
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
-        raise ValueError(f"step should be an int of at least 0, but got {step!r}")
-    if keep_last is not None and (isinstance(keep_last, bool) or keep_last < 1):
-        raise ValueError(f"keep_last should be None or at least 1, but got {keep_last!r}")
+    _check_numbers(step, keep_last)
     folder, data = os.fspath(folder), list(data)
     state = {
         "kind": KIND,
@@ -84,15 +81,7 @@ def save_checkpoint(
         "latest": {name: values[-1] for name, values in (history or {}).items() if _is_measured(values)},
         "versions": _versions(model),
     }
-    training = {
-        "optimizer": _state_of(optimizer),
-        "scheduler": _state_of(scheduler),
-        "scaler": _state_of(scaler),
-        "history": dict(history) if history is not None else None,
-        "callbacks": [callback.state_dict() for callback in callbacks],
-        "data": _data_states(data),
-        "random": random_states(),
-    }
+    training = _training_state(optimizer, scheduler, scaler, history, data, callbacks)
     path = write_checkpoint(folder, int(step), {MODEL: model.state_dict(), TRAINING: training, STATE: state})
     prune(folder, keep_last)
     return Path(path)
@@ -138,28 +127,44 @@ def load_checkpoint(
     state = read_state(path)
     _check_kinds(state["parts"], _kinds(optimizer, scheduler, scaler, callbacks), path, whole)
     _check_config(state["config"], as_json(config), path)
-    weights = checkpoint.load(os.path.join(path, MODEL), map_location="cpu")
     with _AllOrNothing() as restoring:
         if TRAINING in files:
             training = checkpoint.load(os.path.join(path, TRAINING), map_location="cpu")
-            if whole:  # its state is replaced, not written to: the old one needs no copy
-                restoring.load(optimizer, training["optimizer"], before=optimizer.state_dict())
-            for part, name in ((scheduler, "scheduler"), (scaler, "scaler")):
-                if part is not None:
-                    restoring.load(part, training[name])
-            for callback, saved in zip(callbacks, training["callbacks"] if callbacks else [], strict=True):
-                restoring.load(callback, saved)
+            _restore_parts(restoring, training, optimizer, {"scheduler": scheduler, "scaler": scaler}, callbacks)
             if history is not None:
                 restoring.call(_refill, history, training["history"] or {}, before=dict(history))
             if data:
                 _restore_data(restoring, data, training["data"], path)
             if whole:
                 restoring.call(_restore_random, None, training["random"], before=random_states())
+        weights = checkpoint.load(os.path.join(path, MODEL), map_location="cpu")
         model.load_state_dict(weights)  # all or nothing by itself, and the last
     return state["step"]
 
 
 # ---------------------------------------------------------------- what is saved
+
+
+def _check_numbers(step: Any, keep_last: Any) -> None:
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
+        raise ValueError(f"step should be an int of at least 0, but got {step!r}")
+    if keep_last is not None and (isinstance(keep_last, bool) or keep_last < 1):
+        raise ValueError(f"keep_last should be None or at least 1, but got {keep_last!r}")
+
+
+def _training_state(
+    optimizer: Any, scheduler: Any, scaler: Any, history: Any, data: list[Any], callbacks: Sequence[Callback]
+) -> dict[str, Any]:
+    """Everything beside the model that the next step depends on."""
+    return {
+        "optimizer": _state_of(optimizer),
+        "scheduler": _state_of(scheduler),
+        "scaler": _state_of(scaler),
+        "history": dict(history) if history is not None else None,
+        "callbacks": [callback.state_dict() for callback in callbacks],
+        "data": _data_states(data),
+        "random": random_states(),
+    }
 
 
 def _state_of(part: Any) -> Any:
@@ -249,6 +254,18 @@ class _AllOrNothing:
             for step in reversed(self.undo):
                 with contextlib.suppress(Exception):  # a part that cannot go back keeps none of the others from it
                     step()
+
+
+def _restore_parts(
+    restoring: _AllOrNothing, training: dict[str, Any], optimizer: Any, parts: dict[str, Any], callbacks: Sequence
+) -> None:
+    if optimizer is not None:  # its state is replaced, not written to: the old one needs no copy
+        restoring.load(optimizer, training["optimizer"], before=optimizer.state_dict())
+    for name, part in parts.items():
+        if part is not None:
+            restoring.load(part, training[name])
+    for callback, saved in zip(callbacks, training["callbacks"] if callbacks else [], strict=True):
+        restoring.load(callback, saved)
 
 
 def _refill(history: dict, content: Mapping) -> None:

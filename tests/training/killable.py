@@ -18,8 +18,6 @@ from shared.models import GPT, GPTConfig
 from shared.optim import lr_scheduler
 from shared.training import LMConfig, Trainer, find_checkpoint, load_checkpoint, save_checkpoint
 
-checkpoint.ABANDONED_AFTER = 0.5  # seconds: what an earlier kill left is cleaned up within the test
-
 
 def say(*words):
     """One line, at once: what is left in a buffer dies with the process."""
@@ -158,4 +156,5 @@ def endless(loader):
 TRAININGS = {"gpt": gpt, "classifier": classifier}
 
 if __name__ == "__main__":
+    checkpoint.ABANDONED_AFTER = 0.5  # seconds: what an earlier kill left is cleaned up within the test
     TRAININGS[sys.argv[1]](sys.argv[2])
