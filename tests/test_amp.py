@@ -15,7 +15,7 @@ import shared
 from shared import nn
 from shared.autocast_mode import entered, mode
 from shared.autograd import checkpoint
-from shared.models.gpt import GPT, GPTConfig, next_token_loss
+from shared.models import GPT, GPTConfig, next_token_loss
 from shared.ops.autocast import AS_IS, FLOAT32, LOWER, POLICIES, REFUSED, WIDEST, follows_autocast
 from tests.cuda.emulator import COMPILER
 from tests.cuda.stand_in import in_place_of_cupy

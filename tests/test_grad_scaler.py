@@ -12,7 +12,7 @@ import shared
 from shared import nn
 from shared.amp import GradScaler
 from shared.amp import unscale as unscale_all
-from shared.models.gpt import GPT, GPTConfig, next_token_loss
+from shared.models import GPT, GPTConfig, next_token_loss
 from tests.cuda.emulator import COMPILER
 from tests.cuda.stand_in import in_place_of_cupy
 

@@ -1,6 +1,6 @@
 """Whole models, put together from the layers of `shared.nn`, and how those of others become them."""
 
-from shared.models.gpt import GPT, PRESETS, GPTConfig, GPTDecoderBlock, next_token_loss
+from shared.models.gpt import GPT, PRESETS, GPTConfig, GPTDecoderBlock
 from shared.models.hugging_face import (
     config_from_hugging_face,
     config_to_hugging_face,
@@ -8,6 +8,7 @@ from shared.models.hugging_face import (
     to_hugging_face,
 )
 from shared.models.sorter import load_sorter, look_inside, look_inside_block, reference_activations, sort_letters
+from shared.training.next_token import next_token_loss
 
 __all__ = [
     "GPT",

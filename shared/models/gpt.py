@@ -296,11 +296,3 @@ def next_token(logits: Tensor, temperature: float, top_k: int | None = None, gen
         smallest = logits.topk(top_k, dim=-1)[0][:, -1:]
         logits = logits.masked_fill(logits < smallest, -math.inf)
     return multinomial(F.softmax(logits, dim=-1), 1, generator=generator)
-
-
-def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean of −ln p over all targets (B, T) of the distributions that logits (B, T, V) are the scores of.
-
-    `targets[b, t]` is the token that follows the one logits[b, t] were computed at; −100 is left out of the mean.
-    """
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -22,6 +22,18 @@ from shared.training.loop import to_device_of
 Cast = Callable[[], AbstractContextManager]
 
 
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean of −ln p(target) in nats over all targets (B, T), by the scores logits (B, T, V); a scalar.
+
+    `targets[b, t]` is the token that follows the one that logits[b, t] were computed at; −100 is left out of the mean.
+
+    >>> import shared
+    >>> next_token_loss(shared.zeros(1, 2, 5), shared.tensor([[3, 1]])).item()      # all five alike: ln 5
+    1.6094379425048828
+    """
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
 def batch_loss(model: Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The mean of −ln p(target) in nats over all B · T tokens, a scalar; inputs and targets are ids (B, T).
 
@@ -31,8 +43,7 @@ def batch_loss(model: Module, inputs: Tensor, targets: Tensor) -> Tensor:
     >>> batch_loss(model, shared.tensor([[1, 2]]), shared.tensor([[2, 3]])).item()
     1.6094379425048828
     """
-    logits = model(inputs)  # (B, T, V)
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    return next_token_loss(model(inputs), targets)
 
 
 # ---------------------------------------------------------------- one update
