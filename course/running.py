@@ -17,7 +17,7 @@ from .checking import Check
 from .checking import check as run_tests
 from .sprints import CourseError, load_sprint, notebooks_of
 
-PREFETCHED = ("mnist-5k", "tinyshakespeare")
+PREFETCHED = ("mnist-5k", "tinyshakespeare", "gpt2-bpe")
 STYLES = {"passed": "green", "failed": "red", "skipped": "yellow", "missing": "red"}
 
 
@@ -31,7 +31,7 @@ def prefetch() -> None:
             catalog.fetch(name, progress=not here)
             print(f"data: {name} is here")
         except (catalog.DatasetUnavailable, ValueError, OSError) as error:
-            print(f"data: {error}\n      Lessons go on with the real data inside the installed packages.")
+            print(f"data: {error}\n      Lessons go on with what is inside the installed packages.")
 
 
 def execute_all(folders: list[Path], write: bool) -> tuple[dict[Path, float], list[tuple[Path, str]]]:
