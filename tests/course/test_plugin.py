@@ -91,7 +91,8 @@ def test_each_failure_says_what_happened_in_which_exercise_and_what_to_read(dama
     if name == "hoards" and Path("/dev/nvidiactl").exists():
         pytest.skip("memory is not limited where there is a GPU")
     text = run.failures[name]
-    assert message in text
+    busy = " Or a slow one: the machine is busy, so try once more when it is not."
+    assert message in text.replace(busy, "")
     section = text.partition("Where to look")[2]
     number = {"wrong": 2, "stub": 3, "loop": 4, "leaves": 5, "exits": 6, "crashes": 8, "interrupts": 9, "deep": 10, "asks": 11, "hoards": 12, "chatters": 13, "halts": 14}  # fmt: skip
     line = (folder / "shared" / "practice.py").read_text().splitlines().index(f"def {name}(x):") + 1
