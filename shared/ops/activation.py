@@ -196,24 +196,6 @@ class GeluTanh(Function):
         return kernels.gelu_tanh_input(grad, x, elementwise.math_of_tensors(grad))
 
 
-class BiasedActivation(Function):
-    """f(x + bias) in one pass, where f is "relu", "silu", "gelu" or "gelu_tanh" and x a product with weights"""
-
-    twice = True
-
-    def __init__(self, kind: str):
-        self.kind = kind
-
-    def forward(self, x, bias):
-        self.saved = (x, bias)
-        return kernels.biased(self.kind, x, bias)
-
-    def backward(self, grad):
-        x, bias = self.saved
-        slopes = kernels.biased_input(self.kind, grad, x, bias, elementwise.math_of_tensors(grad))
-        return slopes, slopes
-
-
 # ---------------------------------------------------------------- what users call
 
 _FUSED = (Silu, Gelu, GeluTanh)

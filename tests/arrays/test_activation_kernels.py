@@ -10,11 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-import shared
 from shared.arrays import kernels
 from shared.arrays.kernels import activation
 from shared.arrays.kernels.activation import reference
-from shared.ops.activation import BiasedActivation
 
 pytest.importorskip("numba", reason="Numba is not installed: the reference kernels serve")
 compiled = kernels._compiled("activation")
@@ -117,28 +115,6 @@ def test_relu_passes_no_gradient_where_it_is_closed_however_large():
     np.testing.assert_array_equal(reference.relu_input(grad, np.array([0.0, 0.0, 3.0])), [0, 0, 2])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", reference.KINDS)
-@pytest.mark.parametrize("shape", [(1,), (7, 5), (3, 4, 33), (0, 5), (2, 0)])
-def test_a_bias_in_front_follows_the_formula(kind, shape, dtype):
-    x, grad, bias = (numbers(*s, seed=i, dtype=dtype) for i, s in enumerate((shape, shape, shape[-1:])))
-    close = {"rtol": 40 * EPSILON[dtype], "atol": 40 * EPSILON[dtype]}
-    np.testing.assert_allclose(compiled.biased(kind, x, bias), reference.biased(kind, x, bias), **close)
-    ours = compiled.biased_input(kind, grad, x, bias)
-    np.testing.assert_allclose(ours, reference.biased_input(kind, grad, x, bias), **close)
-
-
-@pytest.mark.parametrize("kind", reference.KINDS)
-def test_a_biased_function_is_one_node_with_both_gradients(kind):
-    x, bias = shared.from_numpy(numbers(4, 3)), shared.from_numpy(numbers(3, seed=1))
-    for t in (x, bias):
-        t.requires_grad_()
-    assert shared.testing.gradcheck(BiasedActivation(kind), (x, bias))
-    assert shared.testing.gradgradcheck(BiasedActivation(kind), (x, bias))
-    plain = reference.biased(kind, x.detach().numpy(), bias.detach().numpy())
-    np.testing.assert_allclose(BiasedActivation(kind)(x, bias).detach().numpy(), plain, rtol=1e-12, atol=1e-14)
-
-
 def test_strided_arrays_and_other_dtypes_are_served():
     x = numbers(6, 10)
     for strided in (x.T, x[:, ::2], np.broadcast_to(x[:1], (4, 10)), x[0, 0]):
@@ -158,8 +134,6 @@ total = 0.0
 for name in {names}:
     out = getattr(cpu, name)(x)
     total += float(out.sum(dtype="f8") + getattr(cpu, name + "_input")(x, x).sum(dtype="f8"))
-for kind in ("relu", "silu", "gelu", "gelu_tanh"):
-    total += float(cpu.biased(kind, x, x[0]).sum(dtype="f8") + cpu.biased_input(kind, x, x, x[0]).sum(dtype="f8"))
 print(repr(total))
 """
 

@@ -294,12 +294,6 @@ def _activation() -> Iterator[Call]:
     for name in names:
         made = lambda d: [d(40, special=True), np.abs(d(40))]  # noqa: E731
         yield Call("activation", name + "_input", "infinite gradient", made, ("backward_" + name,))
-    for kind in ("relu", "silu", "gelu", "gelu_tanh"):
-        for shape in ((1, 1), (3, 5, 7), (40, 33)):
-            made = lambda d, k=kind, s=shape: [k, d(*s), d(s[-1])]  # noqa: E731
-            yield Call("activation", "biased", f"{kind} {shape}", made, (f"biased_forward_{kind}",), {}, ALL)
-            made = lambda d, k=kind, s=shape: [k, d(*s), d(*s), d(s[-1])]  # noqa: E731
-            yield Call("activation", "biased_input", f"{kind} {shape}", made, (f"biased_backward_{kind}",), {}, WIDE)
 
 
 # ---------------------------------------------------------------- tables

@@ -92,7 +92,6 @@ ELSEWHERE = {
     "Rotary": "tests/ops/test_rotary.py; PyTorch does not have it",
     "Attention": "tests/nn/test_attention.py",
     "PackedAttention": "tests/nn/test_attention.py",
-    "BiasedActivation": "tests/arrays/test_activation_kernels.py",
     "EmbeddingWeight": "tests/nn/test_embedding.py",
     **dict.fromkeys(
         ("ConvWeight", "MaxPoolInput", "AtPlaces", "AvgPoolInput", "ResampleInput"), "tests/nn/test_conv.py"

@@ -8,8 +8,6 @@ from shared.arrays.kernels import in_rows, select
 from shared.arrays.kernels.activation import reference
 
 __all__ = [
-    "biased",
-    "biased_input",
     "gelu",
     "gelu_input",
     "gelu_tanh",
@@ -83,19 +81,3 @@ def gelu_tanh(x: Any) -> Any:
 def gelu_tanh_input(grad: Any, x: Any, math: Any = None) -> Any:
     """`reference.gelu_tanh_input`."""
     return _backward("gelu_tanh_input", grad, x, math)
-
-
-def biased(kind: str, x: Any, bias: Any) -> Any:
-    """`reference.biased`."""
-    x, bias = in_rows(x), in_rows(bias)
-    kernels = select("activation", x, bias) if x.shape[-1:] == bias.shape else reference
-    return kernels.biased(kind, x, bias)
-
-
-def biased_input(kind: str, grad: Any, x: Any, bias: Any, math: Any = None) -> Any:
-    """`reference.biased_input`."""
-    if math is not None:
-        return reference.biased_input(kind, grad, x, bias, math)
-    grad, x, bias = in_rows(grad), in_rows(x), in_rows(bias)
-    kernels = select("activation", grad, x, bias) if x.shape[-1:] == bias.shape else reference
-    return kernels.biased_input(kind, grad, x, bias)

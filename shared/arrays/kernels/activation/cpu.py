@@ -268,65 +268,19 @@ def _gelu_tanh_input(grad, x, out):
         out[i] = grad[i] * _slope(v, inner + inner_squared * squared, e, one, largest)
 
 
-# ---------------------------------------------------------------- with a bias, row by row
-
-_RELU, _SILU, _GELU, _GELU_TANH = range(4)
-_CODES = {"relu": _RELU, "silu": _SILU, "gelu": _GELU, "gelu_tanh": _GELU_TANH}
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _biased(x, out, kind, bias):
-    """x and out (rows, C): the sum of one row stays in the first-level cache."""
-    z = np.empty_like(bias)
-    for row in range(len(x)):
-        source = x[row]
-        for c in range(z.size):
-            z[c] = source[c] + bias[c]
-        if kind == _RELU:
-            _relu(z, out[row])
-        elif kind == _SILU:
-            _silu(z, out[row])
-        elif kind == _GELU:
-            _gelu(z, out[row])
-        else:
-            _gelu_tanh(z, out[row])
-
-
-@numba.njit(fastmath=FASTMATH, error_model="numpy", cache=True, nogil=True)
-def _biased_input(grad, x, out, kind, bias):
-    """grad, x and out (rows, C)."""
-    z = np.empty_like(bias)
-    for row in range(len(x)):
-        source = x[row]
-        for c in range(z.size):
-            z[c] = source[c] + bias[c]
-        if kind == _RELU:
-            _relu_input(grad[row], z, out[row])
-        elif kind == _SILU:
-            _silu_input(grad[row], z, out[row])
-        elif kind == _GELU:
-            _gelu_input(grad[row], z, out[row])
-        else:
-            _gelu_tanh_input(grad[row], z, out[row])
-
-
 # ---------------------------------------------------------------- all elements, among threads
 
 
-def _run(kernel, arrays, *others):
-    """kernel(*arrays, out, *others) → out: on one thread, or each on some of the arrays' elements or rows."""
+def _flat(kernel, *arrays):
+    """kernel(*arrays, out) → out, element by element: on one thread, or each on some of the elements."""
     first = arrays[0]
     out = np.empty(first.shape, first.dtype)
-    parts = (*arrays, out)
+    parts = [part.reshape(-1) for part in (*arrays, out)]
     if _threads == 1 or first.size < PARALLEL_FROM:
-        kernel(*parts, *others)
+        kernel(*parts)
     else:
-        share(lambda _, a, b: kernel(*[part[a:b] for part in parts], *others), len(first), _threads)
+        share(lambda _, a, b: kernel(*[part[a:b] for part in parts]), first.size, _threads)
     return out
-
-
-def _flat(kernel, *arrays):
-    return _run(kernel, [a.reshape(-1) for a in arrays]).reshape(arrays[0].shape)
 
 
 def relu(x):
@@ -379,20 +333,6 @@ def gelu_tanh_input(grad, x):
     return _flat(_gelu_tanh_input, grad, x)
 
 
-def _rows(bias, *arrays):
-    return [a.reshape(math.prod(a.shape[:-1]), bias.size) for a in arrays]
-
-
-def biased(kind, x, bias):
-    """`reference.biased`."""
-    return _run(_biased, _rows(bias, x), _CODES[kind], bias).reshape(x.shape)
-
-
-def biased_input(kind, grad, x, bias):
-    """`reference.biased_input`."""
-    return _run(_biased_input, _rows(bias, grad, x), _CODES[kind], bias).reshape(x.shape)
-
-
 def warm_up() -> None:
     """Compiles each kernel for both dtypes, or loads it from the cache."""
     for dtype in (np.float32, np.float64):
@@ -401,5 +341,3 @@ def warm_up() -> None:
             forward(x)
         for backward in (relu_input, sigmoid_input, silu_input, gelu_input, gelu_tanh_input):
             backward(x, x)
-        biased("relu", x, x[0])
-        biased_input("relu", x, x, x[0])

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from shared.arrays.device import xp
-from shared.arrays.kernels.activation.reference import CUBIC, INV_SQRT_2_PI, KINDS, SQRT_2, SQRT_2_OVER_PI
+from shared.arrays.kernels.activation.reference import CUBIC, INV_SQRT_2_PI, SQRT_2, SQRT_2_OVER_PI
 from shared.arrays.kernels.launch import Kernels
 
 __all__ = [
-    "biased",
-    "biased_input",
     "gelu",
     "gelu_input",
     "gelu_tanh",
@@ -69,32 +67,17 @@ extern "C" __global__ void backward_NAME(const T* grad, const T* other, T* out, 
     for (I i = first(); i < size; i += step()) out[i] = T(NAME_input_of((A)grad[i], (A)other[i]));
 }
 """
-_BIASED = r"""
-extern "C" __global__ void biased_forward_NAME(const T* x, const T* bias, T* out, long long columns, long long size) {
-    for (I i = first(); i < size; i += step()) out[i] = T(NAME_of((A)x[i] + (A)bias[i % columns]));
-}
-extern "C" __global__ void biased_backward_NAME(const T* grad, const T* x, const T* bias, T* out,
-                                                long long columns, long long size) {
-    for (I i = first(); i < size; i += step()) {
-        out[i] = T(NAME_input_of((A)grad[i], (A)x[i] + (A)bias[i % columns]));
-    }
-}
-"""
 _NAMES = ("relu", "sigmoid", "silu", "gelu", "gelu_tanh")
 
-kernels = Kernels(
-    _FUNCTIONS
-    + "".join(_PLAIN.replace("NAME", name) for name in _NAMES)
-    + "".join(_BIASED.replace("NAME", name) for name in KINDS)
-)
+kernels = Kernels(_FUNCTIONS + "".join(_PLAIN.replace("NAME", name) for name in _NAMES))
 
 
-def _over(name: str, *arrays: Array, columns: tuple[int, ...] = ()) -> Array:
+def _over(name: str, *arrays: Array) -> Array:
     """A kernel over the elements of its first argument."""
     first = arrays[0]
     out = xp(first).empty(first.shape, first.dtype)
     if first.size:
-        kernels.over(first.size, name, first, *arrays, out, *columns)
+        kernels.over(first.size, name, first, *arrays, out)
     return out
 
 
@@ -146,13 +129,3 @@ def gelu_tanh(x: Array) -> Array:
 def gelu_tanh_input(grad: Array, x: Array) -> Array:
     """`reference.gelu_tanh_input`."""
     return _over("backward_gelu_tanh", grad, x)
-
-
-def biased(kind: str, x: Array, bias: Array) -> Array:
-    """`reference.biased`."""
-    return _over(f"biased_forward_{kind}", x, bias, columns=bias.shape)
-
-
-def biased_input(kind: str, grad: Array, x: Array, bias: Array) -> Array:
-    """`reference.biased_input`."""
-    return _over(f"biased_backward_{kind}", grad, x, bias, columns=bias.shape)

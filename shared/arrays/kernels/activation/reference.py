@@ -1,8 +1,8 @@
 """Activation functions and their gradients, in plain array code, element by element.
 
-`x` is the input, `out` the result, `grad` the gradient by the result, `bias` (C,) for an x of shape (…, C). The
-gradients are written in operators: where a gradient of the gradient is asked for, they are given Tensors, and `math`,
-the module that has `exp`, `erf`, `where` … for those; for arrays it is None.
+`x` is the input, `out` the result, `grad` the gradient by the result. The gradients are written in operators: where a
+gradient of the gradient is asked for, they are given Tensors, and `math`, the module that has `exp`, `erf`, `where` …
+for those; for arrays it is None.
 """
 
 from __future__ import annotations
@@ -92,24 +92,3 @@ def gelu_tanh_input(grad: Array, x: Array, math: Any = None) -> Array:
 
 def _sigmoid(x: Array, math: Any) -> Array:
     return math.sigmoid(x) if math else sigmoid(x)
-
-
-# ---------------------------------------------------------------- with a bias in front
-
-KINDS = ("relu", "silu", "gelu", "gelu_tanh")
-
-
-def biased(kind: str, x: Array, bias: Array) -> Array:
-    """The function named `kind` of x + bias.
-
-    >>> import numpy as np
-    >>> biased("relu", np.array([[-1.0, 1.0], [3.0, -5.0]]), np.array([-1.0, 2.0]))
-    array([[0., 3.],
-           [2., 0.]])
-    """
-    return globals()[kind](x + bias)
-
-
-def biased_input(kind: str, grad: Array, x: Array, bias: Array, math: Any = None) -> Array:
-    """The gradient by x; the one by `bias` is its sum over all rows."""
-    return globals()[kind + "_input"](grad, x + bias, math)
