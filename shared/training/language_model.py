@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, is_dataclass
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -99,7 +100,6 @@ class Trainer:
         self.board = TensorBoard(tensorboard) if isinstance(tensorboard, (str, os.PathLike)) else tensorboard
         self.log = RunLog()
         self.step, self.seconds, self.best, self.stopped_by = 0, 0.0, math.inf, ""
-        self.durations: list[float] = []  # seconds of each update since this object was made
         self._characters: float | None = None
         self._check()
 
@@ -167,14 +167,13 @@ class Trainer:
         self.step += 1
         taken = perf_counter() - start
         self.seconds += taken
-        self.durations.append(taken)
         row = {
             "step": self.step,
             "loss": loss,
             "lr": rate,
             "norm": norm if math.isfinite(norm) else None,
             "tokens": self.step * self.tokens_per_step,
-            "seconds": round(self.seconds, 4),
+            "seconds": round(self.seconds, 6),
         }
         self.log.add(**row)
         self._to_board(
@@ -275,8 +274,10 @@ class Trainer:
     # ------------------------------------------------------------ speed
 
     def tokens_per_second(self) -> float:
-        """At the median time of an update, without measuring, sampling and saving; 0 before any update."""
-        return self.tokens_per_step / median(self.durations) if self.durations else 0.0
+        """At the median time from one update to the next, by the log; 0 before the second update."""
+        updates = [row for row in self.log.rows if "tokens" in row]
+        taken = [b["seconds"] - a["seconds"] for a, b in pairwise(updates) if b["step"] == a["step"] + 1]
+        return self.tokens_per_step / median(taken) if taken else 0.0
 
     def flops_per_second(self) -> float:
         """Floating-point operations of the matrix products per second, by `model.flops_per_token`."""

@@ -7,14 +7,13 @@
 
 The folder of a run (`--folder`, else runs/<preset>) has its tokens, tokenizer, checkpoints, the log of every update and
 the loss curve; interrupt it when you like and go on with --resume. Where a preset was trained as it is to its end, its
-numbers go to metrics.json and its curve to figures/.
+numbers go to metrics.json and its curve to figures/; for a run that is done, --resume writes them once more.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,9 +143,7 @@ def train(args: argparse.Namespace) -> None:
     board = run.folder / "tensorboard" if args.tensorboard else None
     options = {"folder": run.folder, "tokenizer": tokenizer, "tensorboard": board}
     trainer = Trainer(model, train_tokens, val_tokens, config, **options)
-    start = time.process_time()
     trainer.train(resume=args.resume)
-    cpu_seconds = time.process_time() - start
 
     whole = evaluate_loss(
         model, sequential_windows(val_tokens, config.batch_size, model.config.block_size), trainer.cast
@@ -154,8 +151,8 @@ def train(args: argparse.Namespace) -> None:
     report(run, trainer, whole)
     if args.sample:
         print("\n" + sample_text(model, tokenizer, args.prompt, args.sample, temperature=0.8, seed=config.seed))
-    if trainer.stopped_by == "steps" and not run.changed and len(trainer.durations) == trainer.step:
-        record(run, trainer, whole, device, cpu_seconds)
+    if trainer.stopped_by == "steps" and not run.changed:
+        record(run, trainer, whole, device)
 
 
 def report(run: Run, trainer: Trainer, whole: float) -> None:
@@ -180,8 +177,8 @@ def report(run: Run, trainer: Trainer, whole: float) -> None:
         print(f"{name:24}{value}")
 
 
-def record(run: Run, trainer: Trainer, whole: float, device: str, cpu_seconds: float) -> None:
-    """Numbers and curve of a preset that was trained as it is, in one piece; those of other presets stay."""
+def record(run: Run, trainer: Trainer, whole: float, device: str) -> None:
+    """Numbers and curve of a preset that was trained as it is; those of other presets stay."""
     log = trainer.log
     results = Results(__file__, seed=trainer.config.seed, device=device)
     values = [
@@ -192,18 +189,22 @@ def record(run: Run, trainer: Trainer, whole: float, device: str, cpu_seconds: f
         ("val_loss_whole", whole, "nats per token"),
         ("bits_per_character", bits_per_character(whole, trainer.characters_per_token()), "bits"),
         ("seconds", round(trainer.seconds, 1), "s"),
-        ("cpu_seconds", round(cpu_seconds, 1), "s"),  # of all threads: the same however busy the machine is
         ("tokens_per_second", round(trainer.tokens_per_second()), "tokens/s"),
         ("gflops", round(trainer.flops_per_second() / 1e9, 1), "GFLOP/s"),
-        ("threads", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)), ""),
     ]
     for name, value, unit in values:
         results.metric(f"{run.prefix}_{name}", value, unit=unit)
     text = f"The training loss of preset {run.name} falls to {log.last('train_loss'):.2f} nats per token, the "
     text += f"validation loss to {log.last('val_loss'):.2f}, within {trainer.step:,} updates."
     results.figure(curve(run, log), f"loss_{run.prefix}", alt=text)
-    path = results.save(keep=lambda name: not name.startswith(f"{run.prefix}_"))
+    path = results.save(keep=lambda name: preset_of(name) != run.prefix)
     print(f"\nwritten to {os.path.relpath(path)}")
+
+
+def preset_of(metric: str) -> str:
+    """The preset that a metric belongs to, by its name: cpu_tiny, not cpu, for cpu_tiny_val_loss."""
+    prefixes = [path.stem.replace("-", "_") for path in PRESETS.glob("*.toml")]
+    return max((p for p in prefixes if metric.startswith(f"{p}_")), key=len, default="")
 
 
 def curve(run: Run, log: RunLog) -> Any:
