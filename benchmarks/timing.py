@@ -94,7 +94,7 @@ def measure(
     run()
     finish()
     once = time.perf_counter() - start
-    calls, fewest = max(1, int(0.03 / max(once, 1e-7))), 5 if once < 1 else 3
+    calls, fewest = max(1, int(0.03 / max(once, 1e-7))), min(5, 1 + int(10 * seconds / once))
     cpu, wall = [], []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(cpu) < fewest:
