@@ -146,7 +146,7 @@ def test_the_whole_course_without_network_runs_notebooks_then_milestones(clone: 
     offline |= {"http_proxy": nowhere, "https_proxy": nowhere, "COURSE_CACHE": str(clone / "cache")}
     done = course("run", cwd=clone, root=clone, **offline)
     assert done.returncode == 0, done.stderr
-    assert "Lessons go on with the real data inside the installed packages." in done.stdout
+    assert "Lessons go on with what is inside the installed packages." in done.stdout
     assert "2 of 2 milestones reached." in done.stdout
     assert notebook.read_bytes() == before
 
