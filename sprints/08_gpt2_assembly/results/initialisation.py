@@ -192,6 +192,8 @@ def residual_path(results: Results) -> plt.Figure:
     left.set(title="The stream before the last norm", xlabel="blocks L", ylabel="root mean square", ylim=(0.03, 0.6))
     left.legend()
     right.set(title=f"Gradients, L = {DEPTHS[-1]}", xlabel="block", ylabel="length of linear1's gradient")
+    right.set_yticks([0.1, 0.2, 0.4, 0.8], ["0.1", "0.2", "0.4", "0.8"])
+    right.minorticks_off()
     right.legend()
     return figure
 
