@@ -24,6 +24,8 @@ if hasattr(os, "register_at_fork"):
 def share(work: Callable[[int, int, int], Any], items: int, tasks: int, blas: bool = False) -> None:
     """Cuts range(items) into as many pieces as tasks and calls work(task, first, last) for each, on its own thread.
 
+    The first piece runs on the thread that calls.
+
     `blas` says that the work multiplies matrices: BLAS, which would start threads of its own in each, then stays on
     the thread that calls it. Costs 40 µs a call and, other than Numba's `prange`, with which convolution and pooling
     took twice as long to compile, no compilation: right for work that is long, in code and in time.
@@ -39,8 +41,14 @@ def share(work: Callable[[int, int, int], Any], items: int, tasks: int, blas: bo
 
 
 def _all(work: Callable[[int, int, int], Any], pieces: list[tuple[int, int, int]]) -> None:
-    for done in [_pool(len(pieces)).submit(work, *piece) for piece in pieces]:
-        done.result()
+    """The first piece on this thread, the others on threads of the pool; returns when all are done."""
+    others = [_pool(len(pieces) - 1).submit(work, *piece) for piece in pieces[1:]]
+    try:
+        work(*pieces[0])
+    finally:
+        failed = [other.exception() for other in others]  # waits for them
+    for error in filter(None, failed):
+        raise error
 
 
 @functools.cache
