@@ -25,15 +25,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WORKLOADS = (
-    *(
-        "mlp_step",
-        "cnn_step",
-        "transformer_block",
-        "transformer_block_small",
-        "gpt_cpu",
-        "gpt_384",
-        "gpt2_124m",
-    ),  # training steps; the rest are operations
+    # training steps
+    *("mlp_step", "cnn_step", "transformer_block", "transformer_block_small", "gpt_cpu", "gpt_384", "gpt2_124m"),
+    # operations
     *("tiny_add", "tiny_chain", "conv_layer", "max_pool", "batch_norm", "layer_norm", "layer_norm_wide"),
     *("relu", "gelu", "gelu_erf", "silu", "dropout", "softmax", "log_softmax", "cross_entropy"),
     *("attention", "attention_small"),

@@ -19,7 +19,12 @@ def test_every_workload_is_in_the_runner_s_list():
     assert scripts == set(run.WORKLOADS)
 
 
-@pytest.mark.parametrize("name", run.WORKLOADS)
+HEAVY = ("gpt_384", "gpt2_124m")  # some ten seconds and gigabytes each; what differs from gpt_cpu is the sizes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.stress] if name in HEAVY else []) for name in run.WORKLOADS]
+)
 def test_a_workload_measures_shared(name):
     result = run.once(name, "shared", threads=1, seconds=0.01)
     assert result["cpu_ms"] > 0 and result["wall_ms"] > 0 and result["peak_mb"] > 0
