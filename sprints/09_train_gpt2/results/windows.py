@@ -1,4 +1,4 @@
-"""Note 01: what a window asks, tokens on disk, perplexity against bits per character, and what each place in a window knows.
+"""Note 01: what a window asks, tokens on disk, perplexity and bits per character, what each place of a window knows.
 
 python sprints/09_train_gpt2/results/windows.py      about a minute of one core, most of it for one training
 """
@@ -107,7 +107,7 @@ def on_disk(text: Corpus, results: Results, seed: int) -> None:
 
 
 def bigram_nats(train: np.ndarray, val: np.ndarray, vocab_size: int, strength: float) -> float:
-    """Mean −ln p of `val` by bigrams counted in `train`, mixed with the shares of single tokens (which get one each)."""
+    """Mean −ln p of `val` by bigrams counted in `train`, mixed with the shares of single tokens (one added to each)."""
     singles = np.bincount(train, minlength=vocab_size) + 1.0
     singles /= singles.sum()
     pairs = np.bincount(train[:-1].astype(np.int64) * vocab_size + train[1:], minlength=vocab_size**2)
@@ -249,8 +249,8 @@ def main() -> None:
     results.figure(
         places(model, text, counted, results),
         "places",
-        alt="Nats for the next character against the place in the window: at the first place as high as the dashed "
-        "line of counted bigrams, falling steeply until about the eighth, slowly after that.",
+        alt="Nats for the next character against the place in the window: at the first place above the dashed "
+        "line of counted bigrams, falling steeply until the fourth, hardly any more after the eighth.",
     )
     results.save()
 
