@@ -146,6 +146,10 @@ def check_any_merges(pairs: list[tuple[int, int]], ids: list[int]) -> None:
 
 
 def test_merges_are_replayed_in_the_order_in_which_they_were_learned():
+    several = {(1, 2): 256, (2, 2): 257, (3, 3): 258, (256, 258): 259, (3, 2): 260}
+    check_rank(
+        [3, 2, 2, 3, 3, 2, 1, 2, 2], several, f"[3, 2, 2, 3, 3, 2, 1, 2, 2] with {several}", [3, 257, 258, 2, 256, 2]
+    )
     few = {(2, 3): 256, (1, 2): 257, (256, 256): 258}
     check_rank([1, 2, 3, 2, 3], few, "[1, 2, 3, 2, 3], where (2, 3) was learned before (1, 2)", [1, 258])
     check_rank([3, 1, 2], {(1, 2): 257, (3, 1): 256}, "[3, 1, 2], merges not in order", [256, 2])
@@ -188,7 +192,7 @@ def check_pieces() -> None:
             "né",
             [77, 127, 102],
             {
-                "code points: a character above 127 is several bytes": [110, 233],
+                "code points: a character above 127 is several bytes": [77, 233],
                 "one byte for each character (Latin-1): UTF-8 writes é with two": [77, 165],
                 "the bytes' values: the id of a byte is its place in the table": [110, 195, 169],
                 "a character that UTF-8 writes with several bytes dropped": [77],
@@ -240,7 +244,7 @@ def check_bytes() -> None:
         "decode_bytes of the first two bytes of “☕”, half a character",
         bytes_of(made, coffee[:2]),
         "☕".encode()[:2],
-        {"bytes made a text on the way, where two of three are none": b"\xef\xbf\xbd"},
+        {"bytes made a text on the way, where two of three are none": b"\xef\xbf\xbd" * 2},
     )
     equal("decode_bytes of an empty row", bytes_of(made, []), b"")
     equal("decode_bytes of a Tensor", bytes_of(made, shared.tensor([257, 0])), b"the!")
@@ -351,7 +355,7 @@ def test_special_tokens_come_only_where_they_are_allowed():
     cut = tokenizer(("<a>",))
     # "␣bit" would be one token; with a special token in the middle it is two texts
     check_encode(cut, " bi<a>t", "all", [263, 268, *byte_ids("t")], {"the text around it joined": [266, 268]})
-    across = ByteLevelBPE({**SENTENCE, tuple(byte_ids("e ")): 268}, ("<a>",))
+    across = ByteLevelBPE({**SENTENCE, (256, 220): 268}, ("<a>",))
     for allowed in (None, {"<a>"}):
         check_encode(
             across,

@@ -170,7 +170,7 @@ WHOLE = {
     "norm after each": "the last norm after every block: it comes once, at the end",
     "softmax": "probabilities: logits are the scores before the softmax, which the loss takes",
     "log-softmax": "logarithms of probabilities: the softmax is the loss's",
-    "last row": "the last token's scores alone: each of the T tokens asks for the one that comes next",
+    "last row": "the last token's scores alone, and no axis for T: all T tokens ask for the one that comes next",
     "last row, kept": "the last token's scores alone: each of the T tokens asks for the one that comes next",
     "no head": "the last norm's vectors: the head has to score them",
 }

@@ -37,6 +37,12 @@ INNER = {  # ours: theirs, and whether it is (in, out) there
 OUTER = {"token_embedding.weight": "wte.weight", "positions.weight": "wpe.weight"}
 OUTER |= {"norm.weight": "ln_f.weight", "norm.bias": "ln_f.bias"}
 HELPERS = {
+    "c_attn.weight (8, 24), expected (24, 8)": "Theirs are (in, out) unless conv1d is False: _check has to expect the "
+    "shapes w.shape[::-1] where w.transposed, and weights_of to know conv1d.",
+    "c_attn.weight (24, 8), expected (8, 24)": "With conv1d=False the file has our order: weights_of has to know it.",
+    "missing: h.0.attn.c_attn.bias": "h.0.attn.c_attn.bias is a weight; the masks are h.0.attn.bias and "
+    "h.0.attn.masked_bias, which MASK knows by their whole names.",
+    "is there twice": "Two names became one: “transformer.” is cut off where it stands in front, and nothing else.",
     "t() expects": "A bias has one dimension: only what `transposed` says is turned around.",
     "not enough values": "A Weight has four parts: theirs, ours, shape and transposed.",
     "KeyError": "",
@@ -82,17 +88,17 @@ def same_names(what: str, found: Any, expected: set[str]) -> None:
     if not missing and not extra:
         return
     looks = ""
-    if missing == ["lm_head.weight"]:
-        looks = "the head left out: our state dict has it under its own name, tied or not"
-    elif extra == ["transformer.lm_head.weight"]:
+    if extra == ["transformer.lm_head.weight"]:
         looks = "a prefix before lm_head.weight, which stands beside the transformer and not in it"
+    elif missing == ["lm_head.weight"]:
+        looks = "the head left out: our state dict has it under its own name, tied or not"
     elif extra and all(f"transformer.{name}" in missing for name in extra):
         looks = "the prefix “transformer.” forgotten"
     elif any("#" in name for name in extra):
         looks = "# in place of the block's number: weights_of has the names with numbers"
     elif any(name.startswith(("h.", "transformer.h.")) for name in extra):
         looks = "their names kept"
-    elif any(name.startswith("blocks.") for name in extra):
+    elif any(name.startswith(("blocks.", "transformer.blocks.")) for name in extra):
         looks = "our names kept"
     told = f": that is what one gets from {looks}" if looks else ""
     require(False, f"{what} has other names than it should{told}.\nmissing: {missing[:4]}\nunexpected: {extra[:4]}")
@@ -108,6 +114,8 @@ def check_tensor(what: str, found: Tensor, source: Tensor, turned: bool) -> None
         wrong["a reshape, which keeps the order in memory: rows have to become columns, .t()"] = given.reshape(
             given.shape[::-1]
         )
+    elif given.ndim == 2 and "conv1d=False" in what:
+        wrong["a transpose, where conv1d=False says that the order is ours"] = given.T
     elif given.ndim == 2:
         wrong["a table transposed: only the blocks' four matrices are"] = given.T
     if what.endswith("out_proj.weight") or what.endswith("c_proj.weight"):
@@ -208,6 +216,7 @@ def test_hugging_faces_weights_give_hugging_faces_logits():
         {
             "attn.bias": "h.0.attn.bias is the causal mask as a buffer, which is passed over; MASK knows the names.",
             "masked_bias": "h.0.attn.masked_bias is the mask's −10,000, which is passed over; MASK knows the names.",
+            "is there twice": HELPERS["is there twice"],
             "missing: lm_head.weight": "With tied weights the head may be absent: it is the table. _tie knows.",
             "missing: wte.weight": "Names may come without “transformer.”.",
             "KeyError": "Names may come without “transformer.”.",
@@ -226,7 +235,8 @@ def test_the_names_lead_back_and_the_tie_stays():
         ours = {own: state[theirs] for own, (theirs, _) in table(config).items()}
         if conv1d:
             ours = {own: x.t() if table(config)[own][1] else x for own, x in ours.items()}
-        ours["lm_head.weight"] = state["lm_head.weight"]
+        if not config.tie_weights:
+            ours["lm_head.weight"] = state["lm_head.weight"]  # else it may be absent
         given, name = list(ours), f"to_hugging_face(state, config{'' if conv1d else ', conv1d=False'})"
         with doing(f"{name} with tie_weights={config.tie_weights}", HELPERS):
             back = to_hugging_face(ours, config) if conv1d else to_hugging_face(ours, config, conv1d=False)
@@ -234,11 +244,11 @@ def test_the_names_lead_back_and_the_tie_stays():
         same_names(name, back, set(state))
         for own, (theirs, turned) in table(config).items():
             check_tensor(f"{name}: {theirs}", back[theirs], ours[own], turned and conv1d)
-        check_tensor(f"{name}: lm_head.weight", back["lm_head.weight"], ours["lm_head.weight"], False)
+        check_tensor(f"{name}: lm_head.weight", back["lm_head.weight"], state["lm_head.weight"], False)
         with doing("there and back", HELPERS):
             again = from_hugging_face(back, config, conv1d)
-        for own, x in again.items():
-            check(f"to_hugging_face and from_hugging_face: {own}", x.tolist(), ours[own].tolist(), source="before")
+        for own, x in ours.items():
+            check(f"to_hugging_face and from_hugging_face: {own}", again[own].tolist(), x.tolist(), source="before")
     bare = {name: x for name, x in ours.items() if name != "norm.bias"}
     told(
         "to_hugging_face without norm.bias",
