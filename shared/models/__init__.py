@@ -7,6 +7,7 @@ from shared.models.hugging_face import (
     from_hugging_face,
     to_hugging_face,
 )
+from shared.models.pretrained import load_pretrained, save_pretrained
 from shared.models.sorter import load_sorter, look_inside, look_inside_block, reference_activations, sort_letters
 from shared.training.next_token import next_token_loss
 
@@ -18,11 +19,13 @@ __all__ = [
     "config_from_hugging_face",
     "config_to_hugging_face",
     "from_hugging_face",
+    "load_pretrained",
     "load_sorter",
     "look_inside",
     "look_inside_block",
     "next_token_loss",
     "reference_activations",
+    "save_pretrained",
     "sort_letters",
     "to_hugging_face",
 ]
