@@ -227,7 +227,12 @@ class GPT(nn.Module):
     def decay_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Two groups for an optimizer: matrices and tables decay, biases and norms (one dimension) do not.
 
-        Only parameters that require gradients are in them, each once.
+        Two dicts, {"params": list of Parameters, "weight_decay": float}, what decays first. Only parameters that
+        require gradients are in them, each once.
+
+        >>> model = GPT(GPTConfig.preset("toy"))
+        >>> [(len(group["params"]), group["weight_decay"]) for group in model.decay_groups(0.1)]
+        [(10, 0.1), (18, 0.0)]
         """
         trained = [p for p in self.parameters() if p.requires_grad]
         return [
@@ -238,7 +243,7 @@ class GPT(nn.Module):
     def configure_optimizers(
         self, lr: float, weight_decay: float = 0.1, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8
     ) -> AdamW:
-        """AdamW over `decay_groups`, with the betas of GPT-3."""
+        """AdamW over `decay_groups`, without a group that nobody is in; the betas are those of GPT-3."""
         groups = [group for group in self.decay_groups(weight_decay) if group["params"]]
         return AdamW(groups, lr=lr, betas=betas, eps=eps)
 
@@ -269,8 +274,12 @@ class GPT(nn.Module):
         """ids (B, T) and `max_new_tokens` more, (B, T + new), each drawn from what the model expects next.
 
         Logits are divided by `temperature`; 0 takes the likeliest token instead of drawing. With `top_k` only the k
-        likeliest can be drawn. The model sees the last block_size tokens. It is in eval mode meanwhile, and then as
-        before.
+        likeliest can be drawn (`next_token`). The model sees the last block_size tokens. It is in eval mode meanwhile,
+        and then as before; no gradient is recorded. ValueError for a temperature below 0 or a top_k below 1.
+
+        >>> import shared
+        >>> tuple(GPT(GPTConfig.preset("toy")).generate(shared.tensor([[1, 2, 3]]), 40).shape)
+        (1, 43)
         """
         if temperature < 0 or (top_k is not None and top_k < 1):
             raise ValueError(f"GPT: expected temperature ≥ 0 and top_k ≥ 1, but got {temperature} and {top_k}")
@@ -288,7 +297,15 @@ class GPT(nn.Module):
 
 
 def next_token(logits: Tensor, temperature: float, top_k: int | None = None, generator: Any = None) -> Tensor:
-    """One id for each row of logits (B, V), as int64 (B, 1): the likeliest at temperature 0, else a draw."""
+    """One id for each row of logits (B, V), as int64 (B, 1): the likeliest at temperature 0, else a draw.
+
+    Drawn with `generator` (the default one where there is none) from the softmax of logits / temperature; with `top_k`
+    only scores at least as large as the row's k-th largest have a chance, all where k ≥ V. `logits` stay as they are.
+
+    >>> import shared
+    >>> next_token(shared.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 0.0]]), temperature=1.0, top_k=1).tolist()
+    [[1], [0]]
+    """
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
     logits = logits / temperature

@@ -26,7 +26,8 @@ def find_learning_rate(
 
     `loss_of_batch()` gives the loss of the next batch, a scalar Tensor with its graph; losses[i] is the one before the
     update with rates[i]. Ends early where a loss is not finite, which is left out, or above `stop_at` times the lowest
-    so far. Model, its gradients and mode, optimizer and the default generators are afterwards as they were; batches
+    so far, which is kept. Model, its gradients and mode, optimizer and the default generators are afterwards as they
+    were, also after an error (`_remembered` and `_restore` see to it); meanwhile the model is in train mode. Batches
     that `loss_of_batch` drew from a generator of its own are gone. ValueError unless 0 < lowest < highest and
     steps ≥ 2.
     Source: Smith, "Cyclical learning rates for training neural networks", 2017, section 3.3.
@@ -67,7 +68,13 @@ def find_learning_rate(
 
 
 def one_update(optimizer: Optimizer, loss_of_batch: Callable[[], Tensor], rate: float) -> float:
-    """An update with the given learning rate in every group; returns the loss before it."""
+    """An update by the gradient of `loss_of_batch()` alone, at the given rate in every group; returns the loss before.
+
+    >>> import shared
+    >>> w = shared.tensor(4.0, requires_grad=True)
+    >>> one_update(shared.optim.SGD([w], lr=1.0), lambda: w * w, rate=0.25), w.item()
+    (16.0, 2.0)
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()

@@ -136,7 +136,8 @@ def evaluate_loss(model: Module, batches: Iterable[tuple[Tensor, Tensor]], cast:
     """The mean of −ln p(target) in nats over all tokens of `batches`, in eval mode and without recording.
 
     `batches` gives (inputs, targets), ids (B, T), of whatever sizes: each token counts once. Changes nothing: no
-    gradient, no random number, and the model is afterwards in the mode in which it came. ValueError without a batch.
+    gradient, no random number, and the model is afterwards in the mode in which it came, also where an error or a
+    KeyboardInterrupt ends the measurement. `batches` is gone through once. ValueError without a batch.
 
     >>> import shared
     >>> model = shared.nn.Embedding(5, 5)
@@ -168,7 +169,7 @@ def perplexity(loss: float) -> float:
     >>> round(perplexity(math.log(65)), 6)
     65.0
     """
-    return math.exp(loss) if loss < 709 else math.inf
+    return math.inf if loss > 709 else math.exp(loss)
 
 
 def bits_per_character(loss: float, characters_per_token: float = 1.0) -> float:
@@ -181,7 +182,10 @@ def bits_per_character(loss: float, characters_per_token: float = 1.0) -> float:
 
 
 def characters_per_token(tokenizer: Any, ids: Any) -> float:
-    """How many characters one of these ids stands for in the mean; `tokenizer.decode` turns them into text.
+    """How many characters one of these ids stands for in the mean.
+
+    `tokenizer.decode`, which expects a list of ints, makes text of all of them together: a token may be half a letter.
+    `ids` are any integers, as a Tensor or a TokenStream gives them too.
 
     >>> class Words:
     ...     def decode(self, ids): return "".join(("the ", "dog ")[i] for i in ids)
