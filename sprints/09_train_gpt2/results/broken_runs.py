@@ -248,7 +248,7 @@ def draw(runs: dict[str, Run], healthy: Run | None = None) -> Any:
         column[0].plot(places, run.val, "--", color=COLORS["vermillion"], label="validation")
         column[1].semilogy(smooth(run.norm, 10), color=COLORS["green"])
         column[0].set(title=name, ylim=(0, 5))
-        column[1].set(xlabel="updates", ylim=(1e-3, 10))
+        column[1].set(xlabel="updates", ylim=(3e-2, 10))
     axes[0, 0].set_ylabel("loss (nats)")
     axes[1, 0].set_ylabel("norm of the gradient")
     axes[0, 0].legend(fontsize=8, loc="lower left")

@@ -1,7 +1,7 @@
 """The model that is kept in ../model: weights, configuration, tokenizer and card, from the run of the preset `kept`.
 
 python sprints/09_train_gpt2/results/train_gpt2.py --preset kept     first: the training
-python sprints/09_train_gpt2/results/keep_model.py                   then: the folder, seconds
+python sprints/09_train_gpt2/results/keep_model.py --machine "…"     then: the folder, seconds
 
 The same checkpoint gives the same files. The loss on the card is that over the whole validation text, in windows of
 block_size that do not overlap.
@@ -35,7 +35,6 @@ from shared.training import (
 
 FOLDER = Path(__file__).resolve().parents[1] / "model"
 PROMPTS = ("ROMEO:\n", "To be, or not to be")
-MACHINE = "one thread of a two-core virtual machine (AMD Zen 5), shared with other work; no GPU"
 
 CARD = """# Shakespeare by characters, a GPT of {parameters:,} parameters
 
@@ -61,11 +60,11 @@ model, tokenizer = load_pretrained(folder), load_tokenizer(folder)
 
 The loss is over the whole validation text, the last tenth, in windows of {block_size} characters that do not overlap.
 
-**Data.** TinyShakespeare, 1,115,394 characters of Shakespeare's plays as Andrej Karpathy put them together; the plays are in the public domain. The first 90% were trained on, the rest was never.
+**Data.** TinyShakespeare, 1,115,394 characters of Shakespeare's plays as Andrej Karpathy put them together; the plays are in the public domain. The first 90% were trained on, the rest never.
 
 **Licence.** That of this repository (see `LICENSE` at its root).
 
-**Command.** `python sprints/09_train_gpt2/results/train_gpt2.py --preset kept`, then `python sprints/09_train_gpt2/results/keep_model.py`. Settings: `results/presets/kept.toml`.
+**Command.** `python sprints/09_train_gpt2/results/train_gpt2.py --preset kept`, then `python sprints/09_train_gpt2/results/keep_model.py --machine …`. Settings: `results/presets/kept.toml`.
 
 **Machine.** {machine}. Trained on {date}; {minutes:.0f} minutes by the clock.
 
@@ -88,10 +87,10 @@ def trained(run: Path) -> tuple[GPT, dict[str, Any]]:
     return model, info
 
 
-def card(model: GPT, info: dict[str, Any], run: Path, loss: float, sha256: str, tokenizer: Any) -> str:
+def card(model: GPT, info: dict[str, Any], args: argparse.Namespace, loss: float, sha256: str, tokenizer: Any) -> str:
     """MODEL_CARD.md."""
-    rows = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    written = find_checkpoint(run) / "manifest.json"
+    rows = [json.loads(line) for line in (args.run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    written = find_checkpoint(args.run) / "manifest.json"
     samples = [sample_text(model, tokenizer, prompt, 300, temperature=0.8, seed=0) for prompt in PROMPTS]
     return CARD.format(
         **{name: getattr(model.config, name) for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")},
@@ -101,7 +100,7 @@ def card(model: GPT, info: dict[str, Any], run: Path, loss: float, sha256: str, 
         perplexity=perplexity(loss),
         bits=bits_per_character(loss),
         sha256=sha256,
-        machine=MACHINE,
+        machine=args.machine,
         date=datetime.datetime.fromtimestamp(written.stat().st_mtime, datetime.UTC).date().isoformat(),
         minutes=rows[-1]["seconds"] / 60,
         samples="".join(f"\n```text\n{sample.strip()}\n```\n" for sample in samples),
@@ -111,6 +110,7 @@ def card(model: GPT, info: dict[str, Any], run: Path, loss: float, sha256: str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, default=RUNS / "kept", help="folder of the training (default: runs/kept)")
+    parser.add_argument("--machine", required=True, help="what it was trained on, for the card")
     args = parser.parse_args()
     model, info = trained(args.run)
     tokenizer = load_tokenizer(args.run)
@@ -120,7 +120,7 @@ def main() -> None:
     kept = load_pretrained(FOLDER)
     loss = validation_loss(kept, corpus().val, kept.config.block_size)
     sha256 = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
-    (FOLDER / "MODEL_CARD.md").write_text(card(kept, info, args.run, loss, sha256, tokenizer), encoding="utf-8")
+    (FOLDER / "MODEL_CARD.md").write_text(card(kept, info, args, loss, sha256, tokenizer), encoding="utf-8")
     results = Results(__file__, seed=info["config"]["training"]["seed"])
     results.metric("model_parameters", kept.num_parameters())
     results.metric("model_updates", info["step"])

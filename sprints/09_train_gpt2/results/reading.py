@@ -26,7 +26,7 @@ STEPS, RATES = 300, (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 def sweep(text: Corpus, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(rates, losses) of 120 updates whose rate rises from 1e-5 to 1."""
     model, windows = small_gpt(text.vocab_size, seed), RandomWindows(text.train, BATCH, LENGTH, seed)
-    optimizer = model.configure_optimizers(lr=1e-3, betas=(0.9, 0.99))
+    optimizer = model.configure_optimizers(lr=1e-3)
 
     def loss_of_batch() -> Tensor:
         return batch_loss(model, *next(windows))
@@ -56,7 +56,7 @@ def cosine(highest: float, steps: int = STEPS) -> Callable[[int], float]:
 def final(text: Corpus, rate: float) -> float:
     """The mean loss of the last 30 updates of a short training with this highest rate."""
     model = small_gpt(text.vocab_size)
-    optimizer = model.configure_optimizers(lr=rate, betas=(0.9, 0.99))
+    optimizer = model.configure_optimizers(lr=rate)
     return float(trained(model, text.train, optimizer, cosine(rate), STEPS)[0][-30:].mean())
 
 
@@ -72,7 +72,9 @@ def finder(text: Corpus, results: Results) -> plt.Figure:
     results.metric("finder_best_trained_rate", RATES[best])
     for rate, end in zip(RATES, ends, strict=True):
         results.metric(f"finder_{rate:g}_loss", round(end, 3), unit="nats")
-    print(f"  sweep lowest at {rates[lowest]:.4f}; trained: {dict(zip(RATES, np.round(ends, 3).tolist(), strict=True))}")
+    print(
+        f"  sweep lowest at {rates[lowest]:.4f}; trained: {dict(zip(RATES, np.round(ends, 3).tolist(), strict=True))}"
+    )
     figure, axis = plt.subplots(figsize=(7.4, 4.2))
     axis.semilogx(rates, losses, color="0.8", linewidth=1, label="sweep: each update's batch")
     axis.semilogx(rates, curve, color=COLORS["blue"], label="sweep, smoothed")
@@ -86,7 +88,7 @@ def finder(text: Corpus, results: Results) -> plt.Figure:
 def noise(text: Corpus, results: Results) -> plt.Figure:
     """A training's curve, bare and smoothed; and how the loss of a batch scatters with its size, weights held still."""
     model = small_gpt(text.vocab_size)
-    optimizer = model.configure_optimizers(lr=1e-2, betas=(0.9, 0.99))
+    optimizer = model.configure_optimizers(lr=1e-2)
     losses = trained(model, text.train, optimizer, cosine(1e-2), STEPS)[0]
     model.eval()
     generator = shared.Generator().manual_seed(5)

@@ -55,8 +55,9 @@ def run(text: Corpus, size: Size, steps: int, seed: int) -> tuple[float, float, 
     """One training: (floating-point operations, validation loss at the end, seconds of an update)."""
     shared.manual_seed(seed)
     model = GPT(size.config(text.vocab_size))
-    optimizer, windows = model.configure_optimizers(lr=size.rate, betas=(0.9, 0.99)), RandomWindows(
-        text.train, BATCH, LENGTH, seed
+    optimizer, windows = (
+        model.configure_optimizers(lr=size.rate, betas=(0.9, 0.99)),
+        RandomWindows(text.train, BATCH, LENGTH, seed),
     )
     times = []
     for step in range(steps):

@@ -147,13 +147,12 @@ def curve(kept: dict[str, Any], counted: list[float]) -> plt.Figure:
     axis.plot(range(1, len(losses) + 1), losses, color="0.8", linewidth=0.5, label="each update's batch")
     axis.plot(steps, kept["measured"]["train_loss"], "o-", markersize=4, color=COLORS["sky"], label="training text")
     axis.plot(steps, kept["measured"]["val_loss"], "o-", markersize=4, color=COLORS["blue"], label="validation text")
-    lines = [(counted[n - 1], f"{n}-grams") for n in (1, 2, 3, 5)] + [(NANOGPT["cpu"], "nanoGPT states 1.88")]
+    lines = [(counted[n - 1], f"{n}-grams") for n in (1, 2, 3, 4, 5)] + [(NANOGPT["cpu"], "nanoGPT states 1.88")]
     for value, name in lines:
         stated = name.startswith("nano")
         colour = COLORS["black"] if stated else COLORS["orange"]
         axis.axhline(value, color=colour, linestyle=":" if stated else "--", linewidth=1)
-        side = "top" if name in ("5-grams",) else "bottom"
-        axis.text(len(losses), value, name, ha="right", va=side, fontsize=9)
+        axis.text(20, value, name, ha="left", va="top" if stated else "bottom", fontsize=9)
     axis.set(title="Preset cpu on TinyShakespeare", xlabel="updates", ylabel="loss (nats per character)")
     axis.set_ylim(1.5, 4.4)
     axis.legend(loc="upper right", bbox_to_anchor=(1, 0.95))
