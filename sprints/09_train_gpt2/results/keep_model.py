@@ -73,7 +73,7 @@ The loss is over the whole validation text, the last tenth, in windows of {block
 ## Samples
 
 At temperature 0.8, seed 0.
-{samples}"""
+{samples}"""  # noqa: E501 (lines of Markdown)
 
 
 def trained(run: Path) -> tuple[GPT, dict[str, Any]]:
