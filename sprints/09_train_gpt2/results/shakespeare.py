@@ -152,7 +152,7 @@ def curve(kept: dict[str, Any], counted: list[float]) -> plt.Figure:
         stated = name.startswith("nano")
         colour = COLORS["black"] if stated else COLORS["orange"]
         axis.axhline(value, color=colour, linestyle=":" if stated else "--", linewidth=1)
-        axis.text(20, value, name, ha="left", va="top" if stated else "bottom", fontsize=9)
+        axis.text(20, value, name, ha="left", va="bottom", fontsize=9)
     axis.set(title="Preset cpu on TinyShakespeare", xlabel="updates", ylabel="loss (nats per character)")
     axis.set_ylim(1.5, 4.4)
     axis.legend(loc="upper right", bbox_to_anchor=(1, 0.95))
