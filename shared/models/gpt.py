@@ -131,7 +131,7 @@ class GPT(nn.Module):
     `token_embedding` and `positions` make vectors of the ids, `blocks` let each token take from those before it,
     `norm` normalises, and `lm_head`, a linear layer without bias, scores. With `tie_weights` the head's weight is the
     embedding's, one Parameter under two names. `gradient_checkpointing = True` trades time for memory in training:
-    each block keeps only its input, and backward computes its inside once more.
+    each block keeps only its input, and backward computes its inside once more; with caches it has no effect.
 
     >>> import shared
     >>> model = GPT(GPTConfig.preset("toy"))
@@ -186,16 +186,18 @@ class GPT(nn.Module):
     def forward(self, ids: Tensor, caches: list[nn.KVCache] | None = None) -> Tensor:
         """ids (B, T) → logits (B, T, V). RuntimeError that names the shape where ids have no two dimensions.
 
-        With `gradient_checkpointing`, in training and where gradients are recorded, `checkpoint(block, x)` takes the
-        place of block(x).
+        `positions` knows its place by `start`, and drops out. It also raises the RuntimeError for a text that is longer
+        than block_size: nothing is cut off here.
         `caches`, one for each block, hold what came before: ids are then the tokens that follow, at the positions after
-        those, and T and what is cached must fit into block_size together (RuntimeError).
+        those, and T and what is cached must fit into block_size together (RuntimeError, by `positions` as well).
+        With `gradient_checkpointing`, in training, where gradients are recorded and without caches, `checkpoint(block,
+        x)` takes the place of block(x). With caches nothing is recomputed: a second pass would append once more.
         """
         if ids.ndim != 2:
             raise RuntimeError(f"GPT: expected ids (B, T), but got shape {tuple(ids.shape)}")
         x = self.positions(self.token_embedding(ids), start=len(caches[0]) if caches else 0)  # (B, T, d)
         for i, block in enumerate(self.blocks):
-            if self.gradient_checkpointing and self.training and is_grad_enabled():
+            if self.gradient_checkpointing and self.training and is_grad_enabled() and not caches:
                 x = checkpoint(block, x)
             else:
                 x = block(x, cache=caches[i] if caches else None)

@@ -102,6 +102,24 @@ def test_recomputing_keeps_less_and_is_for_training_only(monkeypatch):
         assert len(calls) == expected
 
 
+def test_with_caches_nothing_is_recomputed():
+    """In training too: a recomputed block would get no cache, and the next piece would begin at position 0."""
+    results = []
+    for recompute in (False, True):
+        model = model_of(SMALL).train()
+        model.gradient_checkpointing = recompute
+        caches = [nn.KVCache() for _ in model.blocks]
+        pieces = [model(part, caches) for part in (ids_of(2, 6)[:, :4], ids_of(2, 6)[:, 4:])]
+        assert [len(cache) for cache in caches] == [6] * SMALL.n_layer
+        pieces[0].sum().backward()
+        results.append((*(piece.detach().numpy() for piece in pieces), model.positions.weight.grad.numpy()))
+        np.testing.assert_allclose(
+            np.concatenate(results[-1][:2], 1), model(ids_of(2, 6)).detach().numpy(), rtol=1e-5, atol=1e-6
+        )
+    for plain, recomputed in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, recomputed)
+
+
 # ---------------------------------------------------------------- cost
 
 

@@ -139,7 +139,7 @@ def by_hand(
             x = x + rows
     if wrong not in ("no norm", "norm first", "norm after each"):
         x = norm(x, state, "norm")
-    scores = x @ head.T
+    scores = x @ (table if wrong == "table as head" else head).T
     if wrong == "softmax":
         scores = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     if wrong == "log-softmax":
@@ -173,6 +173,7 @@ WHOLE = {
     "last row": "the last token's scores alone, and no axis for T: all T tokens ask for the one that comes next",
     "last row, kept": "the last token's scores alone: each of the T tokens asks for the one that comes next",
     "no head": "the last norm's vectors: the head has to score them",
+    "table as head": "the embedding's table as the head, which `lm_head` is only with tie_weights: call `lm_head`",
 }
 IDS = [[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]]
 EVERYTHING = np.ones((5, 5), bool)
@@ -245,7 +246,7 @@ def test_the_logits_are_those_of_the_parts_put_together_by_hand():
         require(out is not None, "model(ids) is None: is a `return` missing?")
         wrong = {told: by_hand(state, IDS, name) for name, told in WHOLE.items()}
         wrong["tokens that see the future"] = by_hand(state, IDS, seen=EVERYTHING)
-        what = f"the logits of two texts of five tokens, positions {config.positions}"
+        what = f"the logits of two texts of five tokens, positions={config.positions!r}, tie_weights={config.tie_weights}"
         check(what, out.tolist(), by_hand(state, IDS), wrong)
     model, _ = spoken()
     for shape in ((5,), (1, 2, 3)):
@@ -255,7 +256,54 @@ def test_the_logits_are_those_of_the_parts_put_together_by_hand():
             f"ids of shape {shape} should be a RuntimeError that says what was expected, ids (B, T), and the shape "
             f"that came, but {f'it says: {said}' if said else 'there is none'}",
         )
+    check_lengths(model)
+    check_dropout()
     check_recomputation()
+
+
+def check_lengths(model: GPT) -> None:
+    """A text as long as block_size is read; a longer one is an error, and not cut."""
+    with doing("model(ids) of six tokens, as many as block_size", HINTS):
+        model(shared.tensor([[3, 1, 4, 1, 5, 2]]))
+    came = None
+
+    def longer() -> None:
+        nonlocal came
+        came = model(shared.tensor([[3, 1, 4, 1, 5, 2, 6]]))
+
+    said = oracles.refusal(longer)
+    cut = "; the text was cut to six tokens without a word" if came is not None and came.shape[1] == 6 else ""
+    require(
+        said,
+        "seven tokens, with six places in the model, should be a RuntimeError, which `positions` raises if it gets them "
+        f"all{cut}",
+    )
+
+
+def check_dropout() -> None:
+    """In training `positions` drops out, once, and GPT.forward adds no dropout of its own."""
+    model, state = spoken(replace(CONFIG, dropout=0.5))
+    calls: list[int] = []
+    model.positions.dropout.register_forward_hook(lambda *_: calls.append(1))
+    model.train()
+    for module in model.modules():  # all the parts' own dropout is off: what is dropped now, GPT.forward drops
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    with doing("model(ids) in training, with the dropout of all parts at 0", HINTS):
+        out = model(shared.tensor(IDS))
+    close = np.allclose(np.array(out.tolist()), by_hand(state, IDS), rtol=0, atol=1e-6)
+    require(
+        close,
+        "in training, with the dropout of all parts turned off, the logits are not those of evaluation: a dropout too "
+        "many. `positions` already drops out, and each block does inside: GPT.forward has none of its own",
+    )
+    require(
+        len(calls) == 1,
+        f"in one pass in training the dropout in `positions` ran {len(calls)} times, where it runs once: "
+        f"{'`positions` already drops out' if calls else '`positions(x, start=…)` adds the vectors and drops out'}",
+    )
 
 
 def check_recomputation() -> None:
@@ -285,6 +333,23 @@ def check_recomputation() -> None:
     require(
         found[True, False][0] == 2,
         "in evaluation gradient_checkpointing has no effect: it is for training, where activations wait for backward",
+    )
+    model, state = spoken()
+    model.gradient_checkpointing = True
+    model.train()
+    caches = [nn.KVCache() for _ in model.blocks]
+    with doing("model(ids, caches) in training with gradient_checkpointing", HINTS):
+        parts = [model(shared.tensor([part]), caches) for part in ([3, 1, 4], [1, 5])]
+    held = [len(cache) for cache in caches]
+    require(
+        held == [5, 5],
+        f"in training, with gradient_checkpointing and with caches, five tokens came and the caches hold {held}: with "
+        "caches no block is recomputed, each is called with its cache",
+    )
+    check(
+        "the logits of five tokens in two pieces, in training, with gradient_checkpointing and caches",
+        np.concatenate([part.tolist() for part in parts], 1),
+        by_hand(state, [[3, 1, 4, 1, 5]]),
     )
 
 
