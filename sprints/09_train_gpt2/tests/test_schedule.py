@@ -242,7 +242,7 @@ def check_optimizer() -> None:
     require(optimizer is not None, "configure_optimizers returns None: is a `return` missing?")
     require(
         isinstance(optimizer, AdamW),
-        f"configure_optimizers returns a {type(optimizer).__name__}: AdamW is asked for, whose decay shrinks weights "
+        f"configure_optimizers returns {type(optimizer).__name__}: AdamW is asked for, whose decay shrinks weights "
         "by themselves; Adam's enters the gradient, where it is divided by the root of the mean square",
     )
     for group in optimizer.param_groups:
@@ -259,7 +259,8 @@ def check_optimizer() -> None:
         all_alike = len({round(f, 6) for f in factors.values()}) == 1
         require(
             abs(factor - wanted[name]) < 1e-6,
-            f"{both}{': all parameters are treated alike, as if there were no groups' if all_alike else ''}",
+            f"{both}, as if its weight_decay were {(1 - factor) / 0.5:.3g}, where 0.2 was given"
+            f"{': all parameters are treated alike, as if there were no groups' if all_alike else ''}",
         )
     frozen = gpt(bias=False)
     for p in frozen.parameters():

@@ -89,6 +89,14 @@ def clipped(grads: dict[str, np.ndarray], norm: float) -> dict[str, np.ndarray]:
     return times(min(1.0, norm / norm_of(grads)), grads)
 
 
+def in_turn(pieces: list[dict[str, np.ndarray]], norm: float) -> dict[str, np.ndarray]:
+    """What is left of their sum where it is clipped after each."""
+    found = clipped(pieces[0], norm)
+    for piece in pieces[1:]:
+        found = clipped(plus(found, piece), norm)
+    return found
+
+
 def of_weight(grads: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: g["weight"] for name, g in grads.items()}
 
@@ -98,6 +106,8 @@ def batch() -> tuple[shared.Tensor, shared.Tensor]:
 
 
 HINTS = {
+    "the norm of its gradient is": "With a scaler a norm that is not finite is allowed, check_finite(…, scaled=True): "
+    "the scaler leaves that update out and lowers its factor.",
     "backward through the graph a second time": "Each piece has a graph of its own: one backward() for each.",
     "does not require grad": "backward() needs the loss with its graph; detach() what is kept of it for the sum.",
     "context manager": "`cast` is a function that makes a context: with cast(): …",
@@ -156,6 +166,9 @@ def check_pieces(parts: int, sizes: list[int]) -> None:
             "a share of all tokens for a mean over windows": times(1 / 3, gradient()),
             "1 over a piece's windows: its share is its windows over all": plus(
                 *(times(1 / n, g) for n, g in zip(sizes, grads, strict=True))
+            ),
+            "the gradient clipped after each piece: it is clipped once, when all pieces are in, by train_step": in_turn(
+                [times(w, g) for w, g in zip(shares, grads, strict=True)], 0.5
             ),
             "the gradient of each piece clipped by itself: clipping is for the sum": plus(
                 *(clipped(times(w, g), 0.5) for w, g in zip(shares, grads, strict=True))
@@ -479,7 +492,7 @@ def check_guard() -> None:
             f"{np.unique(model.weight.tolist())[:3].tolist()}. The check comes before the step",
         )
     model, scaler = Root(), Scaler()
-    with doing("train_step with a scaler, whose first factor is too large, so that the norm is infinite"):
+    with doing("train_step with a scaler, whose first factor is too large, so that the norm is infinite", HINTS):
         with np.errstate(all="ignore"):
             train_step(model, SGD(model.parameters(), lr=0.0), *batch(), scaler=scaler)
 
