@@ -72,7 +72,7 @@ class GPTConfig:
         """How many numbers a GPT of this config learns, by formula; a table that is used twice counts once.
 
         Matrices and tables, the biases of the blocks' linear layers, scale and bias of two norms in each block and of
-        the one at the end; without any bias where `bias` is False. Sinusoidal positions are not learned.
+        the one at the end; where `bias` is False no bias, but the norms' scales. Sinusoidal positions are not learned.
 
         >>> GPTConfig.preset("gpt2").num_parameters()
         124439808
@@ -170,8 +170,9 @@ class GPT(nn.Module):
         """Draws all weights anew, as GPT-2 did: normal with standard deviation 0.02, biases 0, norms 1 and 0.
 
         The layers whose output is added to the residual path, each block's `out_proj` and `linear2`, get 0.02 / √(2L),
-        L blocks: 2L sums of that size keep the path's variance, however deep. `init` has the functions; numbers are
-        written into the parameters as they are, none is replaced.
+        L blocks: 2L sums of that size keep the path's variance, however deep. Every one of `named_parameters()` is set,
+        whatever numbers it has: positions, if they are learned, and norms too. `init` has the functions (`normal_`,
+        `zeros_`, `ones_`); numbers are written into the parameters as they are, none is replaced.
         """
         scaled = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
@@ -213,11 +214,12 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters() if embeddings or id(p) not in tables)
 
     def flops_per_token(self, length: int | None = None, training: bool = True) -> int:
-        """Floating-point operations of the matrix products for one token of a text of `length` (block_size) tokens.
+        """Floating-point operations of the matrix products for one token of a text of `length` tokens.
 
-        A multiplication and an addition for each weight of a matrix, the head's included and the tables' not; and in
-        each block, for each of the `length` tokens, a product with its key and one with its value, as if none were
-        masked. The backward pass, with `training`, takes twice as many again.
+        A multiplication and an addition for each weight of a matrix, the head's included, tied or not, and the tables'
+        not; and in each block, for each of the `length` tokens, a product with its key and one with its value, as if
+        none were masked. Any length is counted: block_size where it is None, more than block_size as any other, and
+        with 0 there is nothing to attend to. The backward pass, with `training`, takes twice as many again.
         Source: Chowdhery et al., "PaLM", 2022, appendix B.
         """
         c = self.config

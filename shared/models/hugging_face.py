@@ -126,7 +126,10 @@ def to_hugging_face(state: Mapping[str, Tensor], config: GPTConfig, conv1d: bool
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without "transformer.", and without the mask buffers; RuntimeError for a name that comes both ways."""
+    """Names without "transformer.", and without the mask buffers; RuntimeError for a name that comes both ways.
+
+    MASK knows the buffers by their names without "transformer.".
+    """
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
         short = name.removeprefix(PREFIX)

@@ -46,7 +46,8 @@ HELPERS = {
     "t() expects": "A bias has one dimension: only what `transposed` says is turned around.",
     "not enough values": "A Weight has four parts: theirs, ours, shape and transposed.",
     "KeyError": "",
-    "lm_head.weight": "_tie puts the head where tied weights leave it out.",
+    "lm_head.weight": "_tie puts the head where tied weights leave it out, if it is given the name of the "
+    "embedding's table in that dict.",
     "transformer.": "_without_prefix makes names without “transformer.”.",
 }
 
@@ -144,7 +145,12 @@ def check_from(config: GPTConfig, conv1d: bool = True) -> dict[str, Tensor]:
 
 def told(what: str, call: Callable[[], Any], part: str, why: str) -> None:
     """`call` raises a RuntimeError with `part` in it."""
-    said = refusal(call)
+    try:
+        said = refusal(call)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        kind = f"{type(error).__name__} ({error})"
+        message = f"{what} ends in {kind}, and not in a RuntimeError that names every tensor at fault: {why}. It has to"
+        require(False, f"{message} be called before the tensors are looked up.")
     require(said, f"{what} raises no RuntimeError: {why}")
     require(part in said, f"{what}: the RuntimeError does not name {part}, but says: {said}")
 
@@ -195,6 +201,35 @@ def check_errors() -> None:
     )
 
 
+def check_old_file(ours: dict[str, Tensor], prefix: str) -> None:
+    """No head, and each block's mask as buffers; names with the prefix or without."""
+    bare = {name.removeprefix("transformer."): x for name, x in theirs_of().items() if name != "lm_head.weight"}
+    for i in range(2):
+        bare[f"h.{i}.attn.bias"], bare[f"h.{i}.attn.masked_bias"] = shared.ones(1, 1, 6, 6), shared.tensor(-1e4)
+    file = f"an old file, names {'with' if prefix else 'without'} “transformer.”"
+    masks = {
+        "attn.bias": "h.0.attn.bias is the causal mask as a buffer, which is passed over; MASK knows the names.",
+        "masked_bias": "h.0.attn.masked_bias is the mask's −10,000, which is passed over; MASK knows the names.",
+    }
+    if prefix:  # the file without it came first: what is wrong now is wrong because of the prefix
+        asked = "MASK knows the short names: first cut “transformer.” off, then ask whether it is a mask's buffer."
+        masks = dict.fromkeys(masks, asked)
+    with doing(
+        f"from_hugging_face of {file}, no head, mask buffers",
+        {
+            **masks,
+            "is there twice": HELPERS["is there twice"],
+            "missing: lm_head.weight": "With tied weights the head may be absent: it is the table. _tie knows.",
+            "missing: wte.weight": f"Names may come {'with' if prefix else 'without'} “transformer.”.",
+            "KeyError": f"Names may come {'with' if prefix else 'without'} “transformer.”.",
+        },
+    ):
+        found = from_hugging_face({prefix + name: x for name, x in bare.items()}, CONFIG)
+    same_names(f"from_hugging_face of {file}", found, set(ours))
+    for name, x in found.items():
+        check(f"from_hugging_face of {file}: {name}", x.tolist(), ours[name].tolist(), source="of the whole file")
+
+
 def test_hugging_faces_weights_give_hugging_faces_logits():
     ours = check_from(CONFIG)
     model = GPT(CONFIG).double()
@@ -207,25 +242,8 @@ def test_hugging_faces_weights_give_hugging_faces_logits():
     require(model.lm_head.weight is model.token_embedding.weight, "after loading the tied weights are two Parameters")
     check_from(replace(CONFIG, tie_weights=False))
     check_from(CONFIG, conv1d=False)
-    state = theirs_of()
-    old = {name.removeprefix("transformer."): x for name, x in state.items() if name != "lm_head.weight"}
-    for i in range(2):
-        old[f"h.{i}.attn.bias"], old[f"h.{i}.attn.masked_bias"] = shared.ones(1, 1, 6, 6), shared.tensor(-1e4)
-    with doing(
-        "from_hugging_face of an old file: names without “transformer.”, no head, mask buffers",
-        {
-            "attn.bias": "h.0.attn.bias is the causal mask as a buffer, which is passed over; MASK knows the names.",
-            "masked_bias": "h.0.attn.masked_bias is the mask's −10,000, which is passed over; MASK knows the names.",
-            "is there twice": HELPERS["is there twice"],
-            "missing: lm_head.weight": "With tied weights the head may be absent: it is the table. _tie knows.",
-            "missing: wte.weight": "Names may come without “transformer.”.",
-            "KeyError": "Names may come without “transformer.”.",
-        },
-    ):
-        found = from_hugging_face(old, CONFIG)
-    same_names("from_hugging_face of an old file", found, set(ours))
-    for name, x in found.items():
-        check(f"from_hugging_face of an old file: {name}", x.tolist(), ours[name].tolist(), source="with the prefix")
+    check_old_file(ours, "")
+    check_old_file(ours, "transformer.")
     check_errors()
 
 

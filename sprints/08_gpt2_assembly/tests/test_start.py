@@ -13,9 +13,10 @@ from course.oracles import doing, require
 from shared.models.gpt import GPT, GPTConfig
 from shared.nn import functional as F
 
-# One residual layer of a block has 32 · 32 numbers or more, and there are five of each; the fewest numbers are those of
-# the positions, 1,600. Their standard deviation is within SPREAD of the true one in 99.9 of 100 draws.
-CONFIG = GPTConfig(vocab_size=100, block_size=50, n_layer=5, n_head=4, n_embd=32, dropout=0.0)
+# One residual layer of a block has 32 · 32 numbers or more, and there are six of each; the fewest numbers are those of
+# the positions, 1,600. Their standard deviation is within SPREAD of the true one in 99.9 of 100 draws. With six blocks
+# what known mistakes give lies far enough apart to tell one from the other.
+CONFIG = GPTConfig(vocab_size=100, block_size=50, n_layer=6, n_head=4, n_embd=32, dropout=0.0)
 RESIDUAL = "self_attention.out_proj.weight", "feed_forward.linear2.weight"
 SPREAD = 0.06
 
@@ -51,6 +52,7 @@ def looks_like(std: float, name: str, config: GPTConfig, sides: int) -> str:
         "0.02 / (2L): variances add up, so that the standard deviation falls with the root": 0.02 / (2 * layers),
         "0.02 / L: variances add up, and each block adds twice": 0.02 / layers,
         "0.02 / √2: the depth is missing": 0.02 / math.sqrt(2),
+        "0.02 / √24, which is right for 12 blocks alone: L is config.n_layer": 0.02 / math.sqrt(24),
         "0.02 / √(2H) with the number of heads: L is the number of blocks": 0.02 / math.sqrt(2 * config.n_head),
         "0.02 taken for the variance: it is the standard deviation": math.sqrt(0.02),
         "the variance, 0.02²: 0.02 is the standard deviation": 0.02**2,
@@ -63,14 +65,15 @@ def looks_like(std: float, name: str, config: GPTConfig, sides: int) -> str:
         "Xavier's, √(2 / (in + out)), with which attention's layers are made": math.sqrt(2 / sides),
         "0.02 · √(2L): a division": 0.02 * math.sqrt(2 * layers),
     }
-    return next((told for told, value in wrong.items() if near(std, value)), "")
+    told = min(wrong, key=lambda told: abs(math.log(max(std, 1e-9) / wrong[told])))
+    return told if near(std, wrong[told]) else ""
 
 
 def check_matrix(name: str, numbers: np.ndarray, config: GPTConfig) -> None:
     residual = name.endswith(RESIDUAL)
     wanted = 0.02 / math.sqrt(2 * config.n_layer) if residual else 0.02
     std, mean = float(numbers.std()), float(numbers.mean())
-    told = f"the numbers of {name} (# stands for all {config.n_layer} blocks)"
+    told = f"the numbers of {name}" + (f" (# stands for all {config.n_layer} blocks)" if "#" in name else "")
     if not near(std, wanted):
         looks = "numbers that are all 0" if std == 0 else looks_like(std, name, config, sum(numbers.shape[-2:]))
         pytest.fail(
@@ -126,9 +129,17 @@ def test_the_weights_start_as_gpt2s_did():
     with shared.no_grad():
         for p, _ in kept.values():
             p.copy_(p + 1)
+    other = {name: p.detach().numpy().copy() for name, (p, _) in kept.items()}
     with doing("initialize_weights() of a model whose weights are other ones"):
         model.initialize_weights()
     for name, p in model.named_parameters():
+        sets = "draws" if p.ndim >= 2 else "sets"
+        require(
+            p is not kept[name][0] or not np.array_equal(p.detach().numpy(), other[name]),
+            f"initialize_weights() of a model that has other weights leaves {name} as it was: it {sets} all of them "
+            "anew, and relies on nothing that a module did when it was made. named_parameters() has them all; a table "
+            "of positions is neither a Linear nor an Embedding",
+        )
         require(
             p is kept[name][0],
             f"initialize_weights replaced {name} by another Parameter: an optimizer, and the other end of a tied "
