@@ -144,7 +144,8 @@ class ByteLevelBPE:
         ValueError for a name that is no special token here; TypeError and ValueError for texts as in `split_pieces`.
 
         `_allowed(names)` is {name: id} of those names, and `_encode_ordinary(text)` the ids of a text, piece by piece,
-        whatever it has in it. Where two special tokens begin at one place the longer is meant.
+        whatever it has in it. Special tokens are found from left to right, each behind the one before; where
+        two begin at one place the longer is meant.
 
         >>> tokenizer = ByteLevelBPE([])
         >>> len(tokenizer.encode("<|endoftext|>")), tokenizer.encode("!<|endoftext|>", {"<|endoftext|>"})
@@ -202,7 +203,8 @@ class ByteLevelBPE:
     def decode_bytes(self, ids: Any, skip_specials: bool = False) -> bytes:
         """The bytes of `ids`, one token's after the other's: for a text that arrives token by token.
 
-        `_integers(ids)` makes a list of integers of what `decode` takes. `skip_specials` and errors as there.
+        `_integers(ids)` makes a list of integers of what `decode` takes, or raises its TypeError. `skip_specials` and
+        errors as there; an id that is none is an IndexError also where special tokens are left out.
 
         >>> import codecs
         >>> tokenizer, text = ByteLevelBPE([]), codecs.getincrementaldecoder("utf-8")("replace")

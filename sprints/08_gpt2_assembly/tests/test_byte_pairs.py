@@ -173,6 +173,7 @@ def test_a_merge_replaces_all_places_from_left_to_right():
     once = "the first place only: all places of the pair are merged"
     kept = "the pair kept behind the new id: it stands for both"
     dropped = "the merged pair dropped: the new id has to be put in its place"
+    none = "no merge at all: is a list compared with the pair? [1, 2] == (1, 2) is False in Python"
     equal(
         "merge_pair([3, 2, 1, 4, 1, 2, 2], (1, 2), 256)",
         merge([3, 2, 1, 4, 1, 2, 2], (1, 2)),
@@ -183,6 +184,7 @@ def test_a_merge_replaces_all_places_from_left_to_right():
             "the last id lost: what is not merged is kept": [3, 2, 1, 4, 256],
             "both orders merged: (2, 1) is not (1, 2)": [3, 256, 4, 256, 2],
             kept: [3, 2, 1, 4, 256, 2, 2],
+            none: [3, 2, 1, 4, 1, 2, 2],
             dropped: [3, 2, 1, 4, 2],
         },
     )
@@ -231,9 +233,10 @@ def slow_training(
     choose: Callable[[Counter], Any] | None = None,
     least: int = 1,
     lost: bool = False,
+    start: Callable[[str], list[int]] = byte_ids,
 ) -> list[tuple[int, int]]:
     """Counts everything anew before each merge; the options are mistakes."""
-    words, times = [byte_ids(piece) for piece in pieces], [weigh(n) for n in pieces.values()]
+    words, times = [start(piece) for piece in pieces], [weigh(n) for n in pieces.values()]
     merges: list[tuple[int, int]] = []
     while len(merges) < num_merges:
         counts = slow_counts([[] if merges and lost and max(ids) > 255 else ids for ids in words], times)
@@ -274,6 +277,9 @@ def learn(pieces: dict[str, int], num_merges: int, expected: list[tuple[int, int
             once, key=lambda pair: (-by_count[pair], pair)
         )[:num_merges],
         "ids from 257 on: the first merge makes 256": slow_training(pieces, num_merges, first_id=257),
+        "the bytes' values: a piece starts as the ids of its bytes, which `byte_ids` has": slow_training(
+            pieces, num_merges, start=lambda piece: list(piece.encode())
+        ),
         "ids from 0 on, which are bytes: the first merge makes 256": slow_training(pieces, num_merges, first_id=0),
         "all pieces in one row: no merge crosses the end of a piece": in_one_row(pieces, num_merges),
         "no merge of pairs that stand there once: it ends when no pair is left": slow_training(

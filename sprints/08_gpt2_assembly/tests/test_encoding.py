@@ -43,8 +43,8 @@ def equal(what: str, actual: Any, expected: Any, mistakes: dict[str, Any] | None
     require(actual is not None, f"{what} is None: is a `return` missing?")
     if type(actual) is type(expected) and actual == expected:
         return
-    looks = next((name for name, value in (mistakes or {}).items() if value == actual), None)
-    told = f"\nThat is what one gets from: {looks}." if looks else ""
+    looks = [name for name, value in (mistakes or {}).items() if value == actual]
+    told = "\nThat is what one gets from: " + ".\nOr from: ".join(looks) + "." if looks else ""
     pytest.fail(f"{what}:{told}\n{actual!r}\n{source}:\n{expected!r}", pytrace=False)
 
 
@@ -88,6 +88,23 @@ def longest(ids: Sequence[int], merges: Merges) -> list[int]:
     return found
 
 
+def once_through(ids: Sequence[int], merges: Merges) -> list[int]:
+    """Each merge made once, in the order in which the dict has them."""
+    for pair, new_id in merges.items():
+        ids = merged(ids, pair, new_id)
+    return list(ids)
+
+
+def most_often(known: list) -> Any:
+    """The pair that stands there most often, of several the leftmost."""
+    return max(known, key=lambda entry: (sum(other[0] == entry[0] for other in known), -entry[1]))
+
+
+def most_often_and_first(known: list) -> Any:
+    """The pair that stands there most often, of several the one learned first."""
+    return max(known, key=lambda entry: (sum(other[0] == entry[0] for other in known), -entry[0]))
+
+
 def in_order(known: list) -> Any:
     """The leftmost pair."""
     return min(known, key=lambda entry: entry[1])
@@ -122,6 +139,16 @@ def check_rank(ids: list[int], merges: Merges, name: str, expected: list[int] | 
             "the smallest pair of ids first: what counts is the id that the merge makes": replayed(
                 ids, merges, lambda known: min(known, key=lambda entry: entry[2])
             ),
+            "the most frequent pair first, as in training: here what counts is which was learned first": replayed(
+                ids, merges, most_often
+            ),
+            "the most frequent of the pairs first: here what counts is which was learned first": replayed(
+                ids, merges, most_often_and_first
+            ),
+            "the merges gone through once, in the order of the dict: what counts is the id that each makes": (
+                once_through(ids, merges)
+            ),
+            "the leftmost pair, at that one place, and again": replayed(ids, merges, in_order, places=1),
             "no merges at all": list(ids),
             "as many merges as the first look finds: each merge may make others possible": replayed(
                 ids, merges, times=sum(pair in merges for pair in zip(ids, ids[1:], strict=False))
@@ -255,10 +282,26 @@ def check_bytes() -> None:
             said, f"decode_bytes([0, {wrong}]) raises no IndexError: {looks}, and the docstring of decode promises one"
         )
         require(str(wrong) in said, f"the IndexError for id {wrong} does not name the id, but says: {said}")
-    said = raised(IndexError, lambda: made.decode_bytes([0, -1], skip_specials=True))
-    require(
-        said, "decode_bytes([0, -1], skip_specials=True) raises no IndexError: an id is looked at before it is left"
-    )
+    for wrong in (-1, 300):
+        said = raised(IndexError, lambda wrong=wrong: made.decode_bytes([0, wrong], skip_specials=True))
+        require(
+            said,
+            f"decode_bytes([0, {wrong}], skip_specials=True) raises no IndexError: whether there is such a token comes "
+            "before whether it is special",
+        )
+    for name, ids in (("a Tensor", shared.tensor([[257, 0]])), ("an array", shared.tensor([[257, 0]]).numpy())):
+        what = f"decode_bytes of {name} of shape (1, 2), a batch"
+        row = "ids are one row, and `_integers(ids)` tells what is none"
+        try:
+            found = made.decode_bytes(ids)
+        except NotImplementedError:
+            raise
+        except TypeError as error:
+            require("row" in str(error), f"{what} says: {error}; {row}")
+        except Exception as error:
+            pytest.fail(f"{what} ends in {type(error).__name__}: {error}, and not in a TypeError: {row}", pytrace=False)
+        else:
+            pytest.fail(f"{what} gives {found!r}, and no TypeError: {row}", pytrace=False)
 
 
 @PROPERTIES
@@ -311,6 +354,8 @@ def test_special_tokens_come_only_where_they_are_allowed():
             "a special token made of what a user wrote: text gives one only where it is allowed": [the, dog, end],
             "what looks like a special token removed from the text": [the, dog],
             "bytes that are not cut into pieces first": replayed(byte_ids("the dog<|endoftext|>"), made.merges),
+            "every character by itself: where no name is allowed there is nothing to cut at, and a pattern without "
+            "names fits between all characters": byte_ids("the dog<|endoftext|>"),
         },
     )
     # "thedog" is one piece, "the dog" two
@@ -350,6 +395,18 @@ def test_special_tokens_come_only_where_they_are_allowed():
         {
             "the shorter of two special tokens that begin alike": [short, *ordinary(made, "<b>"), short, dog],
             "special tokens encoded as text": ordinary(made, "<a><b><a> dog"),
+        },
+    )
+    both = tokenizer(("<a><b>", "<b><c><d>"))
+    begun, longer = both.special_tokens.values()
+    check_encode(
+        both,
+        "<a><b><c><d>",
+        "all",
+        [begun, *ordinary(both, "<c><d>")],
+        {
+            "one name after the other, the longest first: names are found from left to right, and here <a><b> begins "
+            "before <b><c><d> does": [*ordinary(both, "<a>"), longer],
         },
     )
     cut = tokenizer(("<a>",))

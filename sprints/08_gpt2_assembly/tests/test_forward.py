@@ -246,7 +246,9 @@ def test_the_logits_are_those_of_the_parts_put_together_by_hand():
         require(out is not None, "model(ids) is None: is a `return` missing?")
         wrong = {told: by_hand(state, IDS, name) for name, told in WHOLE.items()}
         wrong["tokens that see the future"] = by_hand(state, IDS, seen=EVERYTHING)
-        what = f"the logits of two texts of five tokens, positions={config.positions!r}, tie_weights={config.tie_weights}"
+        what = (
+            f"the logits of two texts of five tokens, positions={config.positions!r}, tie_weights={config.tie_weights}"
+        )
         check(what, out.tolist(), by_hand(state, IDS), wrong)
     model, _ = spoken()
     for shape in ((5,), (1, 2, 3)):
@@ -275,8 +277,8 @@ def check_lengths(model: GPT) -> None:
     cut = "; the text was cut to six tokens without a word" if came is not None and came.shape[1] == 6 else ""
     require(
         said,
-        "seven tokens, with six places in the model, should be a RuntimeError, which `positions` raises if it gets them "
-        f"all{cut}",
+        "seven tokens, with six places in the model, should be a RuntimeError, which `positions` raises if it gets "
+        f"them all{cut}",
     )
 
 

@@ -27,7 +27,13 @@ ARGUMENTS = {
 
 def built(config: GPTConfig, **place: Any) -> GPT:
     with doing(f"GPT({config})", ARGUMENTS):
-        return GPT(config, **place)
+        model = GPT(config, **place)
+    require(
+        not isinstance(getattr(model, "lm_head", None), nn.Embedding),
+        "lm_head is an Embedding: tied is the weight, not the module. The head is a Linear layer, which scores, and "
+        "its `weight` is the embedding's Parameter",
+    )
+    return model
 
 
 def shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
@@ -48,7 +54,14 @@ def check_shapes(config: GPTConfig) -> GPT:
     outside = {name: shape for name, shape in found.items() if not name.startswith("blocks.")}
     expected, told = shapes(config), f"A GPT with {config}"
     looks = ""
-    if "lm_head.bias" in outside:
+    attributes, found_ones = ({name.split(".")[0] for name in names} for names in (expected, outside))
+    if attributes - found_ones and found_ones - attributes:
+        missing, other = (
+            ", ".join(f"`{name}`" for name in sorted(a - b))
+            for a, b in ((attributes, found_ones), (found_ones, attributes))
+        )
+        looks = f"there is no {missing}, but {other}"
+    elif "lm_head.bias" in outside:
         looks = "GPT-2's head has no bias"
     elif ("norm.bias" in outside) is not config.bias:
         looks = f"config.bias is {config.bias}, and the last norm has {'none' if config.bias else 'one'}"
@@ -60,6 +73,8 @@ def check_shapes(config: GPTConfig) -> GPT:
         looks = "there is a vector for each of the vocab_size tokens"
     elif outside.get("lm_head.weight") == (8, 8) and outside.get("token_embedding.weight") == (7, 8):
         looks = "the head has a row for each of the vocab_size tokens"
+    elif outside.get("lm_head.weight") == (8, config.vocab_size):
+        looks = "the head is turned around: Linear(n_embd, vocab_size) has a weight of shape (vocab_size, n_embd)"
     elif outside.get("lm_head.weight") == (config.block_size, 8):
         looks = "the head has a row for each of the vocab_size tokens, not for each place"
     require(
