@@ -200,8 +200,10 @@ def _print_verdicts(console: Console, certificate: Certificate, workspace: Works
             f"what your code printed: course check {sprint.label} {one.number} --verbose"
         )
         return
-    asked = [verdict.exercise for verdict in certificate.verdicts]  # come before the others that are not written
-    stub = next((exercise for exercise in (*asked, *sprint.exercises) if workspace.state(exercise) == STUB), None)
+    asked = [verdict.exercise for verdict in certificate.verdicts]  # come first, then those that follow, then the rest
+    last = max((exercise.number for exercise in asked), default=0)
+    others = sorted(sprint.exercises, key=lambda exercise: exercise.number <= last)
+    stub = next((exercise for exercise in (*asked, *others) if workspace.state(exercise) == STUB), None)
     if stub:
         place = _to_write(workspace, stub)
         console.print(f"\nNext: exercise {stub.number}, {escape(stub.title)}, {stub.minutes} minutes ({place}).")

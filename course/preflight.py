@@ -164,7 +164,8 @@ def _imported(workspace: Workspace, modules: list[str], without: list[str], seco
     if last == "done":
         return None
     if code is None or "Timeout (" in text:
-        return f"{text}\nimporting it did not end within {seconds:g} s: an endless loop?"
+        busy = "Or a busy machine: then try once more."
+        return f"{text}\nimporting it did not end within {seconds:g} s: an endless loop? {busy}"
     if code < 0:
         return f"{text}\nimporting it ended the process with signal {signal.Signals(-code).name}"
     if last.startswith("importing it ended with "):

@@ -230,6 +230,9 @@ def test_check_of_an_unwritten_exercise_sends_to_it_and_not_to_the_first(fresh) 
     fresh.run("course", "start", "01")
     done = fresh.run("course", "check", "01", "2")
     assert "Next: exercise 2, Write wrong" in done.stdout, done.stdout + done.stderr
+    write(fresh, "wrong", "return x + 1")
+    done = fresh.run("course", "check", "01", "2")  # exercise 1 is a stub as well, and comes after those that follow 2
+    assert "Next: exercise 3, Write stub" in done.stdout, done.stdout + done.stderr
 
 
 def test_check_before_a_start_tests_the_reference_and_records_nothing(fresh) -> None:
