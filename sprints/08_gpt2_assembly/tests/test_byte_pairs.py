@@ -79,6 +79,12 @@ def check_counts() -> None:
                 (7, 7): 8,
             },
             "pairs that do not overlap: 7, 7, 7 has (7, 7) twice, and five of them four times": skipping,
+            "the last pair of each list left out: the last two ids are neighbours, too": {
+                (1, 2): 10,
+                (2, 3): 10,
+                (3, 2): 10,
+                (7, 7): 6,
+            },
             "every second pair": {(1, 2): 10, (3, 2): 10, (2, 3): 1, (7, 7): 4},
             "all lists in one row: the last id of a list and the first of the next are no neighbours": dict(
                 slow_counts([flat], [1])

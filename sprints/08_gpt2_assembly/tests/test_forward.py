@@ -336,23 +336,6 @@ def check_recomputation() -> None:
         found[True, False][0] == 2,
         "in evaluation gradient_checkpointing has no effect: it is for training, where activations wait for backward",
     )
-    model, state = spoken()
-    model.gradient_checkpointing = True
-    model.train()
-    caches = [nn.KVCache() for _ in model.blocks]
-    with doing("model(ids, caches) in training with gradient_checkpointing", HINTS):
-        parts = [model(shared.tensor([part]), caches) for part in ([3, 1, 4], [1, 5])]
-    held = [len(cache) for cache in caches]
-    require(
-        held == [5, 5],
-        f"in training, with gradient_checkpointing and with caches, five tokens came and the caches hold {held}: with "
-        "caches no block is recomputed, each is called with its cache",
-    )
-    check(
-        "the logits of five tokens in two pieces, in training, with gradient_checkpointing and caches",
-        np.concatenate([part.tolist() for part in parts], 1),
-        by_hand(state, [[3, 1, 4, 1, 5]]),
-    )
 
 
 # ------------------------------------------------------------------------ from outside: causality, caches
@@ -408,11 +391,12 @@ def pieces_mask(cuts: list[int], length: int, alone: bool) -> np.ndarray:
 def check_caches(model: GPT, state: State) -> None:
     text = [3, 1, 4, 1, 5, 2]
     whole = by_hand(state, [text])
-    for cuts in ([5], [2, 5], [1, 2, 3, 4, 5]):
+    for cuts in ([4], [5], [2, 5], [1, 2, 3, 4, 5]):
         starts = [0, *cuts]
         found, caches = in_pieces(model, text, cuts)
         again = [t - max(start for start in starts if start <= t) for t in range(6)]
         alone = pieces_mask(cuts, 6, alone=True)
+        blocks = [min(t + len(caches), 5) for t in again]
         check(
             f"the logits of six tokens that come in pieces, cut before {cuts}, with a cache for each block",
             found,
@@ -420,6 +404,9 @@ def check_caches(model: GPT, state: State) -> None:
             {
                 "positions that start at 0 with each piece: what is cached comes before": by_hand(
                     state, [text], places=again
+                ),
+                "positions from len(caches) on, which is the number of blocks: how many tokens came, one cache knows": (
+                    by_hand(state, [text], places=blocks)
                 ),
                 "caches that the blocks do not get, and positions from 0 on": by_hand(
                     state, [text], seen=alone, places=again
@@ -436,6 +423,27 @@ def check_caches(model: GPT, state: State) -> None:
         )
         held = [len(cache) for cache in caches]
         require(held == [6, 6], f"after six tokens the two caches hold {held}: each block has a cache of its own")
+
+
+def check_caches_while_recomputing() -> None:
+    """In training, with gradient checkpointing: caches win."""
+    model, state = spoken()
+    model.gradient_checkpointing = True
+    model.train()
+    caches = [nn.KVCache() for _ in model.blocks]
+    with doing("model(ids, caches) in training with gradient_checkpointing", HINTS):
+        parts = [model(shared.tensor([part]), caches) for part in ([3, 1, 4], [1, 5])]
+    held = [len(cache) for cache in caches]
+    require(
+        held == [5, 5],
+        f"in training, with gradient_checkpointing and with caches, five tokens came and the caches hold {held}: with "
+        "caches no block is recomputed, each is called with its cache",
+    )
+    check(
+        "the logits of five tokens in two pieces, in training, with gradient_checkpointing and caches",
+        np.concatenate([part.tolist() for part in parts], 1),
+        by_hand(state, [[3, 1, 4, 1, 5]]),
+    )
 
 
 def test_no_token_sees_a_later_one_and_caches_change_nothing():
@@ -460,3 +468,4 @@ def test_no_token_sees_a_later_one_and_caches_change_nothing():
         "four tokens are cached and three follow, with six places in the model: that should be a RuntimeError, which "
         "`positions` raises where it knows how many came before",
     )
+    check_caches_while_recomputing()
