@@ -254,16 +254,47 @@ def training(results: Results, text: Tensor, steps: int = 200) -> plt.Figure:
     return figure
 
 
-def deep(results: Results, text: Tensor, seeds: int = 3, steps: int = 100) -> None:
-    """24 narrow blocks trained from both starts, at three rates: the mean loss of the last ten steps."""
+def large_table(model: GPT) -> None:
+    """GPT-2's start, but with standard deviation 1 for the table at both ends."""
+    init.normal_(model.token_embedding.weight)
+
+
+def large_blocks(model: GPT) -> None:
+    """GPT-2's start, but with standard deviation 1 for the matrices of the blocks."""
+    for parameter in model.blocks.parameters():
+        if parameter.ndim >= 2:
+            init.normal_(parameter)
+
+
+def halves(results: Results, text: Tensor, steps: int = 200) -> None:
+    """Which part of a start with standard deviation 1 costs what: the table alone, or the blocks alone."""
+    for name, change in (("table1", large_table), ("blocks1", large_blocks)):
+        runs = [train(fresh(GPTConfig.preset("toy"), 0, change), text, steps, lr, 0) for lr in (1e-3, 3e-3)]
+        losses = min(runs, key=lambda losses: losses[-20:].mean())
+        results.metric(f"train_{name}_first", round(float(losses[0]), 2), unit="nats")
+        results.metric(f"train_{name}_end", round(float(losses[-20:].mean()), 2), unit="nats")
+        print(f"{name}: {losses[0]:.2f} -> {losses[-20:].mean():.3f}", flush=True)
+
+
+def deep(results: Results, text: Tensor, seeds: int = 8, steps: int = 100) -> None:
+    """24 narrow blocks trained from both starts, at two rates: the mean loss of the last ten steps."""
+    found = {}
     config = GPTConfig(vocab_size=65, block_size=LENGTH, n_layer=24, n_head=2, n_embd=32, dropout=0.0)
     for name, change in (("scaled", None), ("unscaled", unscaled)):
         for lr in (1e-3, 3e-3):
             runs = [train(fresh(config, s, change), text, steps, lr, s)[-10:].mean() for s in range(seeds)]
             key = f"deep_{name}_{'low' if lr < 2e-3 else 'high'}"
+            found[key] = np.array(runs)
             results.metric(f"{key}_loss", round(float(np.mean(runs)), 2), unit="nats")
             results.metric(f"{key}_spread", round(float(np.ptp(runs)), 2), unit="nats")
             print(f"{config.n_layer} blocks, {name}, {lr:g}: {np.round(runs, 3)}", flush=True)
+    results.metric("deep_seeds", seeds)
+    for rate in ("low", "high"):
+        better = found[f"deep_scaled_{rate}"] < found[f"deep_unscaled_{rate}"]
+        results.metric(f"deep_{rate}_scaled_better", int(better.sum()))
+    for name in ("scaled", "unscaled"):
+        better = found[f"deep_{name}_high"] < found[f"deep_{name}_low"]
+        results.metric(f"deep_{name}_high_better", int(better.sum()))
 
 
 def main() -> None:
@@ -295,6 +326,7 @@ def main() -> None:
         alt="Training loss over 200 steps from three starts, logarithmic: GPT-2's begins at ln V and falls at once; "
         "the two others begin at 18 and above and spend their first steps on coming down to it.",
     )
+    halves(results, characters)
     deep(results, characters)
     results.save()
 
