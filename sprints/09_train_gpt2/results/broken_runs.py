@@ -225,28 +225,41 @@ def check(letter: str, suspect: str) -> Verdict:
 
     KeyError for a run there is none of, ValueError for a suspect that is not in SUSPECTS.
     """
+    if letter not in stored():
+        raise KeyError(f"there is no run {letter!r}; there are {', '.join(stored())}")
     run, trained = stored()[letter], train(suspect)
     return Verdict(letter, suspect, distance(run, trained), run, trained)
+
+
+def single_characters(text: Text) -> float:
+    """What counting the characters of the training text gives on the validation text, in nats; one is added to each."""
+    counts = np.bincount(text.train, minlength=text.vocab_size) + 1.0
+    return float(-np.log(counts / counts.sum())[text.val].mean())
 
 
 # ---------------------------------------------------------------- pictures
 
 
 def draw(runs: dict[str, Run], healthy: Run | None = None) -> Any:
-    """Losses above, the norm of the gradient below; a column for each run, the healthy one in grey behind it."""
+    """Losses above, the norm of the gradient below; a column for each run, the healthy one in grey behind it.
+
+    Each update's loss and norm are thin; strong are the means of ten neighbours, drawn at the middle of the ten.
+    """
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, len(runs), figsize=(2.5 * len(runs) + 0.6, 4.8), sharex=True, sharey="row")
     axes = np.reshape(axes, (2, len(runs)))
-    places = np.arange(0, STEPS + 1, EVERY)
+    places, middles = np.arange(0, STEPS + 1, EVERY), np.arange(STEPS - 9) + 4.5
     for column, (name, run) in zip(axes.T, runs.items(), strict=True):
         if healthy is not None:
-            column[0].plot(smooth(healthy.train, 10), color="0.7", linewidth=1)
+            column[0].plot(middles, smooth(healthy.train, 10), color="0.7", linewidth=1)
             column[0].plot(places, healthy.val, color="0.7", linewidth=1, linestyle="--")
-            column[1].semilogy(smooth(healthy.norm, 10), color="0.7", linewidth=1)
-        column[0].plot(smooth(run.train, 10), color=COLORS["blue"], label="training")
+            column[1].semilogy(middles, smooth(healthy.norm, 10), color="0.7", linewidth=1)
+        column[0].plot(run.train, color=COLORS["blue"], linewidth=0.5, alpha=0.5)
+        column[0].plot(middles, smooth(run.train, 10), color=COLORS["blue"], label="training")
         column[0].plot(places, run.val, "--", color=COLORS["vermillion"], label="validation")
-        column[1].semilogy(smooth(run.norm, 10), color=COLORS["green"])
+        column[1].semilogy(run.norm, color=COLORS["green"], linewidth=0.5, alpha=0.5)
+        column[1].semilogy(middles, smooth(run.norm, 10), color=COLORS["green"])
         column[0].set(title=name, ylim=(0, 5))
         column[1].set(xlabel="updates", ylim=(3e-2, 10))
     axes[0, 0].set_ylabel("loss (nats)")
@@ -260,7 +273,10 @@ def main() -> None:
     parser.add_argument("--check", nargs=2, metavar=("RUN", "SUSPECT"), help="does this suspect make that run?")
     args = parser.parse_args()
     if args.check:
-        print(check(*args.check))
+        try:
+            print(check(*args.check))
+        except (KeyError, ValueError) as error:
+            raise SystemExit(f"broken_runs.py: {error.args[0]}") from None
         return
     use_style()
     results = Results(__file__, seed=0)
@@ -280,6 +296,10 @@ def main() -> None:
     pairs = [distance(a, b) for i, a in enumerate(runs.values()) for b in list(runs.values())[:i]]
     results.metric("broken_nearest_pair", round(min(pairs), 3), unit="nats")
     results.metric("broken_tolerance", TOLERANCE, unit="nats")
+    results.metric("broken_1_gram", round(single_characters(excerpt()), 3), unit="nats")
+    for suspect in ("gradients_not_cleared", "targets_shifted_twice", "embedding_frozen", "rate_too_large"):
+        results.metric(f"broken_{suspect}_norm_least", round(float(runs[suspect].norm.min()), 3))
+        results.metric(f"broken_{suspect}_norm_most", round(float(runs[suspect].norm.max()), 3))
     results.figure(
         draw({f"Run {letter}": run for letter, run in five.items()}, healthy),
         "broken_runs",
