@@ -63,9 +63,8 @@ def random_windows(tokens: Any, batch: int, length: int, generator: Generator | 
     """`batch` windows at places drawn evenly: (inputs, targets), two int64 Tensors (batch, length).
 
     targets[b, t] is the token after inputs[b, t]. A window may begin at 0 … N − length − 1, each with the same
-    probability, so that its last target is still a token of the text. All starts are one draw of `generator` (the
-    default generator where there is none), so two calls of b windows and one of 2b differ. ValueError for fewer than
-    length + 1 tokens.
+    probability, so that its last target is still a token of the text. They are drawn from `generator`, from the
+    default generator where there is none. ValueError for fewer than length + 1 tokens.
 
     >>> inputs, targets = random_windows([3, 1, 4, 1, 5], batch=2, length=4)
     >>> inputs.tolist(), targets.tolist()               # five tokens have one window of four
@@ -82,7 +81,8 @@ def sequential_windows(tokens: Any, batch: int, length: int) -> Iterator[tuple[T
     """The whole text in windows that do not overlap, in order: each token but the first is a target exactly once.
 
     Gives (inputs, targets), int64 Tensors (batch, length); the last batch of whole windows may have fewer, and what is
-    left behind them comes as one window of its own, shorter than `length`. ValueError for fewer than two tokens.
+    left behind them comes as one window of its own, shorter than `length`; a text shorter than a window is that one
+    alone. ValueError for fewer than two tokens.
 
     >>> [(x.tolist(), y.tolist()) for x, y in sequential_windows([0, 1, 2, 3, 4, 5], batch=2, length=2)]
     [([[0, 1], [2, 3]], [[1, 2], [3, 4]]), ([[4]], [[5]])]

@@ -54,11 +54,11 @@ def accumulate_gradients(
 ) -> Tensor:
     """Adds to `.grad` the gradient of the mean loss over the whole batch, in `parts` pieces; returns that loss.
 
-    inputs, targets: ids (B, T). Each piece of about B / parts windows goes forward and backward by itself, so only one
-    piece's activations are in memory at a time. Each counts by its share of the windows: the sum is the gradient of
-    the whole batch, also where `parts` does not divide B. The loss is a scalar without a graph. Forward passes run
-    `with cast():`. With a `scaler` (`shared.amp.GradScaler`) the gradients are those of `scaler.scale(loss)`, but the
-    loss returned is not scaled.
+    inputs, targets: ids (B, T). The pieces are those of `chunk(parts)`; each goes forward and backward by itself, so
+    only one piece's activations are in memory at a time. Each counts by its share of the windows: the sum is the
+    gradient of the whole batch, also where `parts` does not divide B. The loss is a scalar without a graph. Forward
+    passes run `with cast():`. With a `scaler` (`shared.amp.GradScaler`) the gradients are those of
+    `scaler.scale(loss)`, but the loss returned is not scaled.
 
     >>> import shared
     >>> model, ids = shared.nn.Embedding(5, 5), shared.tensor([[0, 1], [2, 3], [4, 0]])
@@ -90,11 +90,12 @@ def train_step(
 ) -> tuple[float, float]:
     """One update from a batch of ids (B, T), in train mode; returns its loss and the norm of all gradients together.
 
-    The gradient is that of this batch alone, whatever was in `.grad` before, and is computed in `accumulation` pieces
-    (`accumulate_gradients`). All gradients are scaled together so that their norm is at most `clip` (0: left as they
-    are); the norm returned is the one before that. A loss or norm that is not finite is a FloatingPointError, before
-    it reaches the parameters (`check_finite`). A `scaler` expects infinite norms and leaves such an update out: its
-    `unscale_(optimizer)` comes before clipping, its `step(optimizer)` in place of the optimizer's, and then `update()`.
+    The batch goes to the device that the model is on (`to_device_of`). The gradient is that of this batch alone,
+    whatever was in `.grad` before, and is computed in `accumulation` pieces (`accumulate_gradients`). All gradients are
+    scaled together so that their norm is at most `clip` (0: left as they are); the norm returned is the one before
+    that. A loss or norm that is not finite is a FloatingPointError, before it reaches the parameters (`check_finite`).
+    A `scaler` expects infinite norms and leaves such an update out: its `unscale_(optimizer)` comes before clipping,
+    its `step(optimizer)` in place of the optimizer's, and then `update()`.
 
     >>> import shared
     >>> model = shared.nn.Embedding(5, 5)

@@ -92,6 +92,9 @@ def mistakes() -> dict[str, Any]:
         "scores cut up anew into (B · T, V) across the vocabulary: transpose is not reshape": -np.log(
             softmax(LOGITS.transpose(2, 0, 1).reshape(6, 4))[np.arange(6), flat]
         ).mean(),
+        "scores reshaped to (B, V, T), which cuts the rows up anew: reshape does not swap axes, transpose(1, 2) does": (
+            -np.log(np.take_along_axis(softmax(LOGITS.reshape(2, 4, 3), 1), TARGETS[:, None], 1)).mean()
+        ),
         "the likeliest token in the target's place": float(-np.log(P.max(-1)).mean()),
         "the entropy of the predictions: the target's −ln p counts alone, whatever the others have": float(
             -(P * np.log(P)).sum(-1).mean()
@@ -153,7 +156,7 @@ def check_left_out() -> None:
         16 / 4 * ln2,
         {
             "a mean over all six: what is left out is not counted either": 16 / 6 * ln2,
-            "the mean of the windows' means: each token counts the same": (1 + 5) / 2 * ln2,
+            "the mean of the windows' means, where each token should count the same": (1 + 5) / 2 * ln2,
             "−100 taken for token 0": (16 + 1 + 3) / 6 * ln2,
             "no target left out": 3.5 * ln2,
         },
@@ -192,10 +195,13 @@ class Bytes:
     """A token for each byte, as a byte-level tokenizer has them before it has learnt to merge."""
 
     def decode(self, ids: Any) -> str:
+        what = "characters_per_token: decode was given"
         require(
-            isinstance(ids, (list, tuple, range)) and all(type(i) is int for i in ids),
-            "characters_per_token: decode was given ids as they lie on the disk; tokenizers expect a list of ints",
+            isinstance(ids, (list, tuple, range)),
+            f"{what} ids as they lie on the disk, {type(ids).__name__}; tokenizers expect a list of ints",
         )
+        strange = next((type(i).__name__ for i in ids if type(i) is not int), None)
+        require(strange is None, f"{what} a list of {strange}: tokenizers expect ints, by int(i) or .tolist()")
         return bytes(ids).decode("utf-8", errors="replace")
 
 
@@ -252,8 +258,6 @@ def check_characters() -> None:
     ids = [0, 1, 1, 2, 0, 1]  # 4 + 1 + 1 + 7 + 4 + 1 = 18 characters in 6 tokens
     with doing("characters_per_token(tokenizer, ids)"):
         found = characters_per_token(Words(), ids)
-        text = "fünf Männer grüßen"  # 18 characters, 22 bytes
-        of_bytes = characters_per_token(Bytes(), np.frombuffer(text.encode(), np.uint8).astype(np.uint16))
     check(
         "the characters per token of six tokens with 18 characters",
         found,
@@ -266,6 +270,9 @@ def check_characters() -> None:
             "a division by the number of different tokens": 6.0,
         },
     )
+    text = "fünf Männer grüßen"  # 18 characters, 22 bytes
+    with doing("characters_per_token(tokenizer, ids)"):
+        of_bytes = characters_per_token(Bytes(), np.frombuffer(text.encode(), np.uint8).astype(np.uint16))
     check(
         "the characters per token where each byte is one, of a text of 18 characters and 22 bytes",
         of_bytes,

@@ -193,6 +193,9 @@ def told(name: str) -> str:
 def check_groups(what: str, model: GPT) -> None:
     with doing(f"decay_groups(0.3) of {what}"):
         groups = model.decay_groups(0.3)
+        for group in groups or ():
+            kind = type(group["params"])
+            require(kind in (list, tuple), f"the params of a group are a {kind.__name__}, where a list is expected")
         found = named(model, groups) if groups is not None else []
     require(groups is not None, "decay_groups returns None: is a `return` missing?")
     require(
@@ -213,7 +216,18 @@ def check_groups(what: str, model: GPT) -> None:
     if wrong == {name: 0.3 - wanted[name] for name in wanted}:
         pytest.fail(f"the two groups of {what} are exchanged: matrices and tables decay", pytrace=False)
     if not wrong:
+        require(
+            [decay for _, decay in found] == [0.3, 0.0],
+            f"decay_groups(0.3) of {what} gives groups with a weight_decay of {[decay for _, decay in found]}, where "
+            "two are expected, [0.3, 0.0]: what decays comes first, and a group that nobody is in is there too",
+        )
         return
+    strengths = {decays[name] for name, decay in wanted.items() if decay}
+    if len(strengths) == 1 and not strengths & {0.0, 0.3} and all(wanted[name] for name in wrong):
+        pytest.fail(
+            f"in {what} the right ones decay, but by {strengths.pop():g}, whatever decay_groups is given: it was 0.3",
+            pytrace=False,
+        )
     kinds = [kind for kind in dict.fromkeys(map(told, wrong)) if kind]
     never = all(decay == 0 for decay in decays.values())
     how = "nothing decays" if never else f"{' and '.join(kinds)} {'decay' if max(wrong.values()) else 'do not decay'}"
@@ -268,6 +282,10 @@ def check_optimizer() -> None:
     with doing("configure_optimizers of a model whose norms are frozen, so that one group has nobody in it"):
         optimizer = frozen.configure_optimizers(lr=0.1)
     require(
+        all(len(group["params"]) for group in optimizer.param_groups),
+        "configure_optimizers hands on a group that nobody is in: AdamW gets the groups with somebody in them",
+    )
+    require(
         sum(len(group["params"]) for group in optimizer.param_groups)
         == sum(p.requires_grad for p in frozen.parameters()),
         "configure_optimizers of a model with frozen parameters has others in it than those that are trained",
@@ -282,4 +300,8 @@ def test_matrices_and_tables_decay_and_nothing_else_does():
     half.token_embedding.weight.requires_grad_(False)
     half.norm.bias.requires_grad_(False)
     check_groups("a GPT whose token table is frozen", half)
+    vectors = gpt()
+    for p in vectors.parameters():
+        p.requires_grad_(p.ndim >= 2)
+    check_groups("a GPT whose biases and norms are frozen", vectors)
     check_optimizer()

@@ -342,7 +342,8 @@ def updates(norm: float | None) -> dict[str, dict[str, np.ndarray]]:
     }
     if norm:
         found |= {
-            "no clipping, or clipping after the step, when it is too late": g,
+            "no clipping, or clipping after the step, when it is too late, or before backward(), when there is nothing "
+            "to clip": g,
             "every parameter clipped by itself, which turns the gradient: all are scaled by one factor": {
                 name: clipped({name: value}, norm)[name] for name, value in g.items()
             },
@@ -381,6 +382,9 @@ def check_update(clip: float, accumulation: int) -> None:
     full, bound = norm_of(g), clip if 0 < clip < norm_of(g) else None
     wanted = clipped(g, bound) if bound else g
     wrong = {name: WEIGHT - value["weight"] for name, value in updates(bound).items()}
+    if clip == 0:  # that updates are made at all has been seen with another clip
+        bounded = "a norm of 0: clip=0 leaves the gradients as they are, so clip_grad_norm_ needs math.inf in its place"
+        wrong = {bounded: WEIGHT} | {name: value for name, value in wrong.items() if not name.startswith("no update")}
     check(
         f"the table after {what} and a rate of 1: the gradient's norm is {full:.3f}",
         model.weight.tolist(),
