@@ -349,6 +349,21 @@ def test_a_test_that_computes_beside_other_work_is_given_more_time(used, status,
     assert isolation._wait(child, time.monotonic(), 0.2) == status
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_test_that_others_keep_from_the_processor_is_given_more_time(monkeypatch) -> None:
+    monkeypatch.setattr(isolation, "_cpu_seconds", lambda process: 0.0)
+    monkeypatch.setattr(isolation, "GRACE", 0.1)
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        end = time.monotonic() + 0.45
+        while time.monotonic() < end:
+            pass
+        os._exit(0)
+    assert isolation._wait(child, time.monotonic(), 0.2) == 0
+
+
 @pytest.mark.parametrize(("seconds", "busy"), [(2.4, False), (7.0, True)])
 def test_a_test_that_was_given_more_time_in_vain_may_be_slow_and_no_endless_loop(seconds, busy, request) -> None:
     text = isolation._died(request.node, None, 2, seconds, "").longrepr
