@@ -1,21 +1,24 @@
 """Trains a GPT on Shakespeare, or on a text of one's own, with the settings of a preset.
 
-    python sprints/09_train_gpt2/results/train_gpt2.py                       cpu-tiny: two layers, about a minute
+    python sprints/09_train_gpt2/results/train_gpt2.py                       cpu-tiny: two layers, some minutes
     python sprints/09_train_gpt2/results/train_gpt2.py --preset cpu          nanoGPT's setting for a laptop
     python sprints/09_train_gpt2/results/train_gpt2.py --preset gpu          nanoGPT's setting for a GPU
-    python sprints/09_train_gpt2/results/train_gpt2.py --text mine.txt --tokenizer bpe --time-budget 600 --resume
+    python sprints/09_train_gpt2/results/train_gpt2.py --text mine.txt --tokenizer bpe --folder runs/mine
 
-The folder of a run (`--folder`, else runs/<preset>) has its tokens, tokenizer, checkpoints, the log of every update and
-the loss curve; interrupt it when you like and go on with --resume. Where a preset was trained as it is to its end, its
-numbers go to metrics.json and its curve to figures/; for a run that is done, --resume writes them once more.
+The folder of a run (`--folder`, else runs/<preset>) has its tokens and what they were made from, tokenizer,
+checkpoints, the log of every update and the loss curve; interrupt it when you like and go on with --resume and the same
+options: a folder with a training on another text, tokenizer or model is refused. Where a preset was trained as it is to
+its end, its numbers go to metrics.json and its curve to figures/; for a run that is done, --resume writes them again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text", metavar="FILE", help="a text file of your own in place of TinyShakespeare")
     parser.add_argument("--tokenizer", choices=("char", "bpe", "gpt2"), help="characters, one's own BPE, or GPT-2's")
     parser.add_argument("--vocab-size", type=int, default=1000, help="of --tokenizer bpe (default: 1000)")
-    parser.add_argument("--steps", type=int, help="updates, instead of the preset's")
+    parser.add_argument("--steps", type=int, help="updates, instead of the preset's; warm-up at most a tenth")
     parser.add_argument("--seed", type=int, help="of weights and windows, instead of the preset's")
     parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop after so long, with a checkpoint")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the products")
@@ -66,7 +69,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=400, metavar="TOKENS", help="length of the last one (400)")
     parser.add_argument("--prompt", default="\n", help="what samples go on from")
     parser.add_argument("--tensorboard", action="store_true", help="also write for TensorBoard, into the folder")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.sample < 0:
+        parser.error("--sample: a length of 0 (no sample) or more")
+    return args
 
 
 def planned(args: argparse.Namespace) -> Run:
@@ -87,12 +93,18 @@ def planned(args: argparse.Namespace) -> Run:
 
 def texts(source: str) -> tuple[str, str]:
     """(training text, validation text): a data set of the catalog, or a file, of which the last tenth is held out."""
-    if os.path.exists(source):
+    if not os.path.exists(source):
+        try:
+            train, val = shared.data.load(source, fallback=True)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"--text: there is no file {source!r}; and as a data set: {error}") from None
+        return train.text, val.text
+    try:
         text = Path(source).read_text(encoding="utf-8")
-        cut = int(0.9 * len(text))
-        return text[:cut], text[cut:]
-    train, val = shared.data.load(source, fallback=True)
-    return train.text, val.text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--text: {source} is not a text in UTF-8: {error.reason} at byte {error.start}") from None
+    cut = int(0.9 * len(text))
+    return text[:cut], text[cut:]
 
 
 def new_tokenizer(kind: str, train: str, val: str, vocab_size: int) -> Any:
@@ -102,15 +114,58 @@ def new_tokenizer(kind: str, train: str, val: str, vocab_size: int) -> Any:
     return ByteLevelBPE.gpt2() if kind == "gpt2" else ByteLevelBPE.train(train, vocab_size)
 
 
+def origin(run: Run, parts: tuple[str, str], vocab_size: int) -> dict[str, Any]:
+    """What tokens are made from, as the folder's text.json has it."""
+    kind, digest = run.settings["tokenizer"], hashlib.sha256("".join(parts).encode()).hexdigest()
+    made = {"text": run.settings["text"], "sha256": digest, "tokenizer": kind}
+    return made | ({"vocab_size": vocab_size} if kind == "bpe" else {})
+
+
+def check_origin(folder: Path, now: dict[str, Any]) -> bool:
+    """Whether the folder's tokens are those of `now`; ValueError where they are not and a training stands on them."""
+    path = folder / "text.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    same = before is not None and all(before.get(k) == now.get(k) for k in ("sha256", "tokenizer", "vocab_size"))
+    if not same and (folder / "history.jsonl").exists():
+        there = f"{before['text']} ({told(before)})" if before else "a text that it does not name"
+        raise ValueError(
+            f"the training in {folder} is on {there}, not on {now['text']} ({told(now)}) as it is now: name the same "
+            "--text, --tokenizer and --vocab-size, or take another --folder"
+        )
+    return same
+
+
+def told(made: dict[str, Any]) -> str:
+    """The tokenizer and the beginning of the text's hash, for a message: a file may keep its name and change."""
+    size = f" of {made['vocab_size']}" if "vocab_size" in made else ""
+    return f"tokenizer {made['tokenizer']}{size}, sha256 {made['sha256'][:8]}"
+
+
+def check_lengths(run: Run, train: list[int], val: list[int]) -> None:
+    """ValueError where one of the two parts has no window of the preset's length."""
+    window = run.settings["model"]["block_size"]
+    if min(len(train), len(val)) <= window:
+        raise ValueError(
+            f"{run.settings['text']} gives {len(train):,} tokens to train on and {len(val):,} to validate; a window "
+            f"of preset {run.name} needs {window + 1}: take a longer text, or a smaller block_size in the preset's file"
+        )
+
+
 def tokens(run: Run, vocab_size: int) -> tuple[TokenStream, TokenStream, Any]:
     """(training tokens, validation tokens, tokenizer), made at the first call and afterwards read from the folder."""
     paths = [run.folder / name for name in ("train.npy", "val.npy")]
-    if not all(path.exists() for path in paths):
-        parts = texts(run.settings["text"])
+    parts = texts(run.settings["text"])
+    if not all(parts):
+        raise ValueError(f"--text: {run.settings['text']} is empty, or so short that nothing is left to hold out")
+    made = origin(run, parts, vocab_size)
+    if not check_origin(run.folder, made) or not all(path.exists() for path in paths):
         tokenizer = new_tokenizer(run.settings["tokenizer"], *parts, vocab_size)
+        ids = [tokenizer.encode(part) for part in parts]
+        check_lengths(run, *ids)
         save_tokenizer(tokenizer, run.folder)
-        for path, part in zip(paths, parts, strict=True):
-            write_tokens(path, tokenizer.encode(part), tokenizer.vocab_size)
+        for path, part in zip(paths, ids, strict=True):
+            write_tokens(path, part, tokenizer.vocab_size)
+        (run.folder / "text.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     tokenizer = load_tokenizer(run.folder)
     train, val = (TokenStream(path, tokenizer.vocab_size) for path in paths)
     return train, val, tokenizer
@@ -128,14 +183,39 @@ def main() -> None:
         raise SystemExit("\ninterrupted; --resume goes on from the last checkpoint") from None
 
 
+def check_folder(run: Run, resume: bool) -> None:
+    """FileExistsError for a folder with a training that is not to go on; says so where there is none to go on with."""
+    there = (run.folder / "history.jsonl").exists()
+    if there and not resume:
+        raise FileExistsError(f"there is a training in {run.folder}: go on with --resume, or take another --folder")
+    if resume and not there:
+        print(f"there is no training in {run.folder} yet: this one begins at update 0")
+
+
+def check_model(run: Run, model: GPT) -> None:
+    """ValueError where the folder's training has another model, with what is other."""
+    path = run.folder / "config.json"
+    before = (json.loads(path.read_text(encoding="utf-8"))["model"] if path.exists() else None) or {}
+    now = asdict(model.config)
+    other = [f"{k} {before[k]} there, {v} here" for k, v in now.items() if k in before and before[k] != v]
+    if other:
+        what = f"the training in {run.folder} has another model than preset {run.name}: {', '.join(other)}"
+        raise ValueError(f"{what}; name the --preset that it was begun with, or take another --folder")
+
+
 def train(args: argparse.Namespace) -> None:
     """Text, model, training, table; and what is kept of them."""
     run = planned(args)
     device = args.device or ("cuda" if shared.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not shared.cuda.is_available():
+        raise ValueError(f"--device {device}: there is no GPU that could be used; leave the option away for the CPU")
     config = LMConfig.from_dict(run.settings["training"])
+    check_folder(run, args.resume)
     train_tokens, val_tokens, tokenizer = tokens(run, args.vocab_size)
+    tokenizer.encode(args.prompt)  # now and not after the training: an error that names the character where it cannot
     shared.manual_seed(config.seed)
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **run.settings["model"])).to(device)
+    check_model(run, model)
     size = f"{model.num_parameters():,} parameters, {model.config.block_size} tokens in a window"
     print(f"{size}, {tokenizer.vocab_size:,} in the vocabulary; {device}, {config.dtype}")
     print(f"{len(train_tokens):,} tokens to train on, {len(val_tokens):,} to validate")
