@@ -138,7 +138,8 @@ def check_finite(loss: float, norm: float, scaled: bool = False) -> None:
 def evaluate_loss(model: Module, batches: Iterable[tuple[Tensor, Tensor]], cast: Cast = nullcontext) -> float:
     """The mean of −ln p(target) in nats over all tokens of `batches`, in eval mode and without recording.
 
-    `batches` gives (inputs, targets), ids (B, T), of whatever sizes: each token counts once. Changes nothing: no
+    `batches` gives (inputs, targets), ids (B, T), of whatever sizes, which are moved to the model's device: each token
+    counts once (targets of −100, which `next_token_loss` leaves out, are not for this function). Changes nothing: no
     gradient, no random number, and the model is afterwards in the mode in which it came, also where an error or a
     KeyboardInterrupt ends the measurement. `batches` is gone through once. ValueError without a batch.
 

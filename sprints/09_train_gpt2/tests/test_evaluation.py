@@ -27,6 +27,7 @@ TOKENS, LN2 = 13, math.log(2)
 HINTS = {
     "has no len": "`batches` may be a generator, which has no length and can be gone through once: count on the way.",
     "not subscriptable": "`batches` may be a generator, which can only be gone through, once.",
+    "no batch": "Has something gone through `batches` before? A generator can be gone through once, then it is empty.",
     "division by zero": "Is anything counted? And without a batch a ValueError is expected.",
 }
 

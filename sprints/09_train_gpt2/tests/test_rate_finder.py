@@ -66,6 +66,7 @@ def check_sweep() -> None:
             )[0],
             "a factor of (highest / lowest) ** (1 / steps), so that `highest` is never reached: five rates have four "
             "steps between them": swept(0.01, 100, 5, 1e99, over=5)[0],
+            "a rate that is multiplied before it is used: the first one tried is `lowest`": [10 * r for r in wanted[0]],
             "a last rate that is missing: the loss that ends the sweep is in the result": wanted[0][:-1],
             "the rates from above": wanted[0][::-1],
         },
@@ -98,6 +99,17 @@ def check_sweep() -> None:
     )
 
 
+def endless() -> str:
+    """Which end is meant by a sweep that goes on where the loss is above four times the lowest: another row tells."""
+    given = [1.0, 2.0, 0.25, 3.5, 4.5, 5.0]  # 3.5 is above 4 · 0.25, the lowest and the one before; 4.5 above 4 · 1
+    model, coming = Slope(), iter(given)
+    losses = find_learning_rate(
+        model, lambda: model() * 0 + next(coming), SGD(model.parameters(), lr=1.0), steps=6, stop_at=4.0
+    )[1]
+    ends = {4: "an end beside the loss before it", 5: "an end beside the first loss"}
+    return f"{ends.get(len(losses), 'no end')}, where the lowest so far is meant"
+
+
 def check_end() -> None:
     given = [10.0, 2.0, 8.0, 5.0, 9.0, 7.0]  # 8 is not above 4 · 2, but 9 is
     model, coming = Slope(), iter(given)
@@ -106,7 +118,8 @@ def check_end() -> None:
             model, lambda: model() * 0 + next(coming), SGD(model.parameters(), lr=1.0), steps=6, stop_at=4.0
         )
     looks = {
-        6: "no end, or one beside the first loss or the loss before it, where the lowest so far is meant",
+        1: "stop_at taken for a loss: it is a factor, of the lowest loss so far",
+        6: endless() if len(losses) == 6 else "",
         4: "a last loss that is missing: the one that ends the sweep is in the result",
         3: "an end at stop_at times the lowest, where it is to be above",
     }

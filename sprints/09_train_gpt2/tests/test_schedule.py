@@ -146,11 +146,28 @@ def check_curve(high: float, low: float, warm: int, end: int) -> None:
     require(all(isinstance(rate, float) for rate in found), f"{what}: a rate is a float, not {type(found[0]).__name__}")
 
 
+def check_no_cosine() -> None:
+    """Where the decay ends with the warm-up, or before it: a line, then min_lr."""
+    for warm, end in ((4, 4), (4, 2)):
+        what = f"warmup_cosine with a warm-up of {warm} and decay_steps {end}"
+        with doing(what, {"division by zero": "Update decay_steps has min_lr: step >= decay_steps, not >."}):
+            found = curve(lambda step, warm=warm, end=end: warmup_cosine(step, 2.0, 0.4, warm, end), 7)
+        line = [2.0 * (step + 1) / 5 for step in range(4)]
+        turns = {
+            "decay_steps looked at before the warm-up: update numbers below warmup_steps are on its line": [
+                *line[:end],
+                *[0.4] * (7 - end),
+            ]
+        }
+        check(f"the rates of updates 0 to 6 by {what}", found, [*line, 0.4, 0.4, 0.4], turns, 1e-7)
+
+
 def test_the_rate_rises_in_a_line_and_falls_along_half_a_cosine():
     check_curve(2.0, 0.4, 3, 9)  # 0.5, 1, 1.5, 2, then the cosine, then 0.4
     check_curve(6e-4, 6e-5, 4, 10)
     check_curve(1.0, 0.2, 0, 8)
     check_curve(1.0, 0.0, 2, 12)
+    check_no_cosine()
 
 
 # ------------------------------------------------------------------------ what decays
