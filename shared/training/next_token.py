@@ -57,7 +57,7 @@ def accumulate_gradients(
     inputs, targets: ids (B, T). The pieces are those of `chunk(parts)`; each goes forward and backward by itself, so
     only one piece's activations are in memory at a time. Each counts by its share of the windows: the sum is the
     gradient of the whole batch, also where `parts` does not divide B. The loss is a scalar without a graph. Forward
-    passes run `with cast():`. With a `scaler` (`shared.amp.GradScaler`) the gradients are those of
+    passes run in the context that `cast()` makes. With a `scaler` (`shared.amp.GradScaler`) the gradients are those of
     `scaler.scale(loss)`, but the loss returned is not scaled.
 
     >>> import shared
