@@ -124,7 +124,14 @@ def start(library, folder, vocab_size, seed, args):
     command = [sys.executable, __file__, "--one", library, "--folder", str(folder), "--vocab-size", str(vocab_size)]
     command += ["--seed", str(seed), "--threads", str(args.threads)]
     command += ["--steps", str(args.steps)] if args.steps else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=run.without_coretype())
+    names = (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    )  # read by NumPy's import
+    env = run.without_coretype() | dict.fromkeys(names, str(args.threads))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"{library} failed:\n{done.stderr}")
     result = json.loads(done.stdout.splitlines()[-1])
