@@ -726,7 +726,8 @@ def test_a_log_draws_its_losses():
     axis = log.plot("A title").axes[0]
     assert [line.get_label() for line in axis.lines] == ["each update's batch", "training text", "validation text"]
     assert axis.lines[2].get_ydata().tolist() == log.column("val_loss")[1]
-    assert axis.get_title() == "A title" and "nats" in axis.get_ylabel()
+    titles = {axis.get_title(loc) for loc in ("left", "center")}  # where matplotlib's settings want it
+    assert "A title" in titles and "nats" in axis.get_ylabel()
     with pytest.raises(ValueError, match="nothing to plot"):
         RunLog().plot()
 
