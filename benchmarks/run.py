@@ -5,7 +5,7 @@ pairs' ratios of CPU time, on one thread unless said otherwise. On a GPU it is t
 has finished, and the results go to benchmarks/results/gpu.json.
 
     python benchmarks/run.py                     # all workloads, five pairs each
-    python benchmarks/run.py mlp_step --pairs 9
+    python benchmarks/run.py mlp_step --pairs 9              # shown, and with --update put into the table
     python benchmarks/run.py --device cuda
 """
 
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads for both libraries (default: 1)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds measured per run (default: 1.5)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: cpu)")
+    parser.add_argument("--update", action="store_true", help="put the named workloads into the table that is there")
     parser.add_argument("--output", type=Path, help="where the JSON goes (default: results/cpu.json or gpu.json)")
     args = parser.parse_args()
     if importlib.util.find_spec("torch") is None:
@@ -196,13 +197,22 @@ def main() -> None:
             + (f"   with {CORETYPE} as found: {row['as_found_ms']:.4g} ms" if "as_found_ms" in row else ""),
             flush=True,
         )
-    if args.workloads:
-        print("(some of the workloads: nothing written)")
+    if args.workloads and not args.update:
+        print("(some of the workloads: nothing written; --update puts them into the table)")
         return
+    if args.workloads:
+        rows = updated(json.loads(output.read_text())["rows"], rows)
     planned = [{"workload": title, "target": target, "sprint": sprint} for title, target, sprint in PLANNED]
     report = {**environment(args.threads), **gpu, "rows": rows, "planned": planned}
     write(output, report)
     print(f"written to {output.name}")
+
+
+def updated(rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows` with the `new` ones in place of those of the same title, in the order of WORKLOADS."""
+    found = {row["workload"]: row for row in [*rows, *new]}
+    titles = [describe(name)[0] for name in WORKLOADS]
+    return [found[title] for title in titles if title in found]
 
 
 def write(output: Path, report: dict[str, Any]) -> None:

@@ -84,3 +84,10 @@ def test_openblas_obeys_the_variable_that_a_run_is_given():
     env = run.without_coretype() | {run.CORETYPE: "Haswell"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert "Haswell" in done.stdout
+
+
+def test_named_workloads_are_put_into_the_table_that_is_there():
+    first, second = (run.describe(name)[0] for name in run.WORKLOADS[:2])
+    old = [{"workload": second, "ratio": 2.0}, {"workload": "one that is gone", "ratio": 3.0}]
+    new = [{"workload": second, "ratio": 0.5}, {"workload": first, "ratio": 1.0}]
+    assert run.updated(old, new) == [{"workload": first, "ratio": 1.0}, {"workload": second, "ratio": 0.5}]
