@@ -306,7 +306,7 @@ from tests.arrays.test_norm_kernels import KINDS, both_ways, normal, parameters
 cpu = _compiled("norm")
 assert cpu._threads == 2
 for kind in KINDS:
-    shape = (999, 130) if kind in ("layer", "rms") else (31, 70, 65)
+    shape = (4099, 130) if kind in ("layer", "rms") else (121, 70, 65)
     size = shape[1]
     x, grad, (weight, bias) = normal(*shape), normal(*shape, seed=3), parameters(size)
     assert x.size >= cpu.PARALLEL_FROM
