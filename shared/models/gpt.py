@@ -13,7 +13,7 @@ from shared import nn
 from shared.autograd import checkpoint, is_grad_enabled, no_grad
 from shared.nn import functional as F
 from shared.nn import init
-from shared.ops import cat, multinomial
+from shared.ops import arange, cat, multinomial
 from shared.optim import AdamW
 from shared.tensor import Tensor
 
@@ -203,6 +203,30 @@ class GPT(nn.Module):
             else:
                 x = block(x, cache=caches[i] if caches else None)
         return self.lm_head(self.norm(x))
+
+    def extend(
+        self, ids: Tensor, caches: list[nn.KVCache], padding: Tensor | None = None, logits_to_keep: int = 1
+    ) -> Tensor:
+        """ids (B, T), which follow what the caches hold → the logits of the last of them, (B, logits_to_keep, V).
+
+        The caches, one for each block, then hold ids too. Only the last tokens are scored: the head of GPT-2 costs as
+        much as four of its blocks. A text in a batch may be shorter than the others: then filler ids come first, and
+        `padding`, int64 (B,), says how many. Nobody looks at those, and a row's positions count from its first token.
+        RuntimeError where the caches and ids together are longer than block_size.
+        """
+        past, total = len(caches[0]), len(caches[0]) + ids.shape[1]
+        x, mask = self.token_embedding(ids), None
+        if padding is None:
+            x = self.positions(x, start=past)
+        else:
+            self.positions._check(x, past)
+            starts = padding.unsqueeze(1)  # (B, 1)
+            places = (arange(past, total, device=ids.device) - starts).clamp(min=0)  # (B, T)
+            x = self.positions.dropout(x + F.embedding(places, self.positions.table()))
+            mask = (arange(total, device=ids.device) >= starts)[:, None, None]  # (B, 1, 1, past + T)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, mask, cache=cache)
+        return self.lm_head(self.norm(x[:, -logits_to_keep:]))
 
     def num_parameters(self, embeddings: bool = True) -> int:
         """How many numbers the model learns, a shared table once; without the two embedding tables if asked.
