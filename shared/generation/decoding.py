@@ -53,10 +53,8 @@ def stream(
     (5, 2)
     """
     config = config or GenerationConfig()
-    if generator is None and config.seed is not None:
-        generator = Generator().manual_seed(config.seed)
-    seen = _lists(prompts, model.config.block_size)
-    return _steps(model, seen, config, generator)
+    seen = prompt_lists(prompts, model.config.block_size)
+    return _steps(model, seen, config, generator_of(model, config, generator))
 
 
 def _steps(model: Any, seen: list[list[int]], config: GenerationConfig, generator: Generator | None) -> Iterator[Step]:
@@ -68,7 +66,7 @@ def _steps(model: Any, seen: list[list[int]], config: GenerationConfig, generato
     ids: Tensor | None = None
     for _ in range(config.max_new_tokens):
         if ids is None or len(caches[0]) == model.config.block_size:
-            ids, padding = pad_left(context(seen, model.config.block_size, first=ids is None), _device(model))
+            ids, padding = pad_left(context(seen, model.config.block_size, first=ids is None), device_of(model))
             caches = new_caches(model)
         logits = read(model, ids, caches, padding)
         chosen = choose(process(logits, seen, new, config), config, generator)
@@ -105,12 +103,19 @@ def generate(
 
 def read(model: Any, ids: Tensor, caches: list[GenerationCache], padding: Tensor | None = None) -> Tensor:
     """The logits (B, V) of what follows ids (B, T), which follow what the caches hold; without dropout or gradients."""
+    return read_last(model, ids, caches, 1, padding)[:, -1]
+
+
+def read_last(
+    model: Any, ids: Tensor, caches: list[GenerationCache], number: int, padding: Tensor | None = None
+) -> Tensor:
+    """As `read`, the logits (B, number, V) of what follows each of the last `number` ids."""
     was_training = model.training
     if was_training:  # another thread may be reading: leave a model that is in eval mode alone
         model.eval()
     try:
         with no_grad():
-            return model.extend(ids, caches, padding)[:, -1]
+            return model.extend(ids, caches, padding, number)
     finally:
         if was_training:
             model.train()
@@ -140,7 +145,7 @@ def pad_left(texts: Sequence[Sequence[int]], device: Any = None) -> tuple[Tensor
     return ids, tensor(fillers, device=device) if any(fillers) else None
 
 
-def _lists(prompts: Prompts, block_size: int) -> list[list[int]]:
+def prompt_lists(prompts: Prompts, block_size: int) -> list[list[int]]:
     """The prompts as lists of their own; ValueError for none, and for one that cannot be read."""
     if isinstance(prompts, Tensor):
         if prompts.ndim != 2:
@@ -150,7 +155,9 @@ def _lists(prompts: Prompts, block_size: int) -> list[list[int]]:
         raise ValueError("expected at least one prompt, each a list of ids")
     for row, prompt in enumerate(prompts):
         if len(prompt) == 0:
-            raise ValueError(f"prompt {row} is empty: a model continues what it has read, so give it one token at least")
+            raise ValueError(
+                f"prompt {row} is empty: a model continues what it has read, so give it one token at least"
+            )
         if len(prompt) > block_size:
             raise ValueError(
                 f"prompt {row} has {len(prompt)} tokens, but the model reads at most {block_size}: shorten it"
@@ -158,5 +165,22 @@ def _lists(prompts: Prompts, block_size: int) -> list[list[int]]:
     return [list(prompt) for prompt in prompts]
 
 
-def _device(model: Any) -> Any:
+def one_prompt(prompt: Tensor | Sequence[int], block_size: int) -> list[int]:
+    """The ids of a single prompt, (T,) or (1, T), as a list of their own; errors as for several."""
+    if not isinstance(prompt, Tensor):
+        return prompt_lists([prompt], block_size)[0]
+    rows = prompt.unsqueeze(0) if prompt.ndim == 1 else prompt
+    if rows.ndim == 2 and len(rows) != 1:
+        raise ValueError(f"expected one prompt of ids (T,) or (1, T), but got shape {tuple(prompt.shape)}")
+    return prompt_lists(rows, block_size)[0]
+
+
+def generator_of(model: Any, config: GenerationConfig, generator: Generator | None) -> Generator | None:
+    """Where draws come from: `generator`; else a new one with the config's seed; else None, the default one."""
+    if generator is None and config.seed is not None:
+        return Generator(device_of(model)).manual_seed(config.seed)
+    return generator
+
+
+def device_of(model: Any) -> Any:
     return next(iter(model.parameters())).device
