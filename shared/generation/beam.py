@@ -51,10 +51,11 @@ def beam_search(
     length_penalty above 0 a longer text could still have been, which is why this is a rule of thumb.
 
     Of `config` the penalties, `no_repeat_ngram_size`, `logit_bias` and `stop_tokens` count. They work on ln p, and the
-    result is not normalised again, as in `transformers`. ValueError for what only a draw can use (temperature, top_k,
-    top_p, min_p), for stop strings, which need a tokenizer, for num_return > num_beams, numbers below 1, and a prompt
-    that is empty or longer than block_size. Where the context is full, the last block_size // 2 tokens of each text are
-    read anew, as `stream` does. There may be fewer results than `num_return` if there are no more texts.
+    result is not normalised again, as in `transformers`; so a repetition penalty is another than on logits. ValueError
+    for what only a draw can use (temperature, top_k, top_p, min_p), for stop strings, which need a tokenizer, for
+    num_return > num_beams, numbers below 1, and a prompt that is empty or longer than block_size. Where the context is
+    full, the last block_size // 2 tokens of each text are read anew, as `stream` does. There may be fewer results than
+    `num_return` if there are no more texts.
 
     >>> import shared
     >>> from shared.models import GPT, GPTConfig
