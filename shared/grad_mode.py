@@ -1,4 +1,7 @@
-"""Floor 1: whether operations are recorded, and whether backward looks for NaN. Each thread has modes of its own."""
+"""Floor 1: whether operations are recorded, whether backward looks for NaN, whether new layers draw their weights.
+
+Each thread has modes of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ class Modes(threading.local):
 
     grad = True  # record operations
     anomaly = False  # look for NaN after every backward
+    init = True  # the functions of nn.init fill what they are given
 
 
 modes = Modes()

@@ -320,6 +320,22 @@ class GPT(nn.Module):
         self.train(was_training)
         return ids
 
+    @classmethod
+    def from_pretrained(cls, name_or_folder: Any, **options: Any) -> GPT:
+        """The model "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "owner/name", or the one in a folder.
+
+        Options as for `shared.models.load_pretrained`: revision, cache_dir, offline, progress, dtype.
+        """
+        from shared.models.pretrained import load_pretrained
+
+        return load_pretrained(name_or_folder, **options, model_class=cls)
+
+    def save_pretrained(self, folder: Any, tokenizer: Any = None) -> None:
+        """Writes the model, and the tokenizer where one is given: `shared.models.save_pretrained`."""
+        from shared.models.pretrained import save_pretrained
+
+        save_pretrained(self, folder, tokenizer)
+
     def extra_repr(self) -> str:
         return f"{self.num_parameters():,} parameters"
 

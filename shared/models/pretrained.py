@@ -1,74 +1,206 @@
-"""A trained model in a folder, as Hugging Face keeps a GPT-2: config.json and model.safetensors."""
+"""A trained model in a folder, as Hugging Face keeps a GPT-2: config.json and model.safetensors, perhaps a tokenizer.
+
+`load_pretrained` (also `GPT.from_pretrained`) reads it without a copy, `save_pretrained` writes it whole or not at all.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import secrets
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from shared import checkpoint
-from shared.checkpoint import CheckpointError
-from shared.models.gpt import GPT
+from shared.arrays import dtypes
+from shared.models.gpt import GPT, GPTConfig
+from shared.models.hub import (
+    CONFIG,
+    INDEX,
+    MERGES,
+    VOCAB,
+    VOCABULARY,
+    WEIGHTS,
+    pretrained_folder,
+    read_config,
+    refuse_pickles,
+    shards_of,
+)
 from shared.models.hugging_face import (
-    config_from_hugging_face,
+    HEAD,
+    MASK,
+    PREFIX,
     config_to_hugging_face,
     from_hugging_face,
     to_hugging_face,
 )
+from shared.models.tensor_file import map_tensors, write_tensors
+from shared.nn.utils import skip_init
+from shared.tensor import Tensor
+from shared.text import ByteLevelBPE, Vocabulary, load_tokenizer, save_tokenizer
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-def save_pretrained(model: GPT, folder: str | os.PathLike) -> None:
-    """Writes config.json and model.safetensors into `folder`, made if need be; `transformers` opens it too.
-
-    The weights have Hugging Face's names and shapes, a tied head is left out, and the same weights give the same bytes.
-    ValueError for a config that has no counterpart there.
-    """
-    settings = config_to_hugging_face(model.config)
-    theirs = to_hugging_face(model.state_dict(), model.config)
-    if model.config.tie_weights:
-        del theirs["lm_head.weight"]  # it is transformer.wte.weight
-    from safetensors.numpy import save
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    arrays = {name: tensor.numpy(force=True) for name, tensor in theirs.items()}
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={"format": "pt"})
-    temporary = folder / f"{WEIGHTS}.tmp"
-    temporary.write_bytes(content)
-    os.replace(temporary, folder / WEIGHTS)
+# ---------------------------------------------------------------- loading
 
 
-def load_pretrained(folder: str | os.PathLike) -> GPT:
-    """The GPT that is kept in `folder`, on the CPU and in eval mode.
+def load_pretrained(
+    name_or_folder: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    offline: bool | None = None,
+    progress: bool = True,
+    dtype: Any = None,
+    model_class: type[GPT] = GPT,
+) -> GPT:
+    """The GPT that is kept in a folder or on Hugging Face's hub, on the CPU and in eval mode.
 
-    The folder has config.json and model.safetensors as `save_pretrained` or Hugging Face writes them; its tokenizer is
-    read by `shared.text.load_tokenizer`. FileNotFoundError that names the file that is missing, CheckpointError for one
-    that is damaged, ValueError or RuntimeError for another model than a GPT-2, with what does not fit.
+    Names and the other arguments are those of `pretrained_folder`, which downloads what is not there yet; a folder has
+    config.json and model.safetensors (or several files and model.safetensors.index.json) as `save_pretrained` or
+    Hugging Face writes them. Its tokenizer is read by `load_pretrained_tokenizer`.
+
+    The parameters are views of the files (`map_tensors`), four matrices of each block transposed ones: nothing is
+    drawn, nothing copied, and what is never used never takes memory. Training changes the parameters, not the files.
+    Files in float16, bfloat16 or float64 are converted, to float32 or to `dtype`, and that is a copy. `model_class` is
+    GPT, or a class that inherits from it and takes a GPTConfig.
+
+    FileNotFoundError that names the file that is missing, CheckpointError for one that is damaged, ValueError or
+    RuntimeError for another model than a GPT-2, with every tensor that is missing, unexpected or mis-shaped.
 
     >>> import tempfile
-    >>> from shared.models import GPTConfig
     >>> folder, model = tempfile.mkdtemp(), GPT(GPTConfig.preset("toy"))
     >>> save_pretrained(model, folder)
     >>> load_pretrained(folder).config == model.config
     True
     """
-    path = Path(folder) / CONFIG
+    dtype = np.dtype(dtypes.float32 if dtype is None else dtype)
+    if dtype not in dtypes.FLOATING:
+        raise TypeError(f"load_pretrained: expected a floating dtype, but got {dtype}")
+    options = {"revision": revision, "cache_dir": cache_dir, "offline": offline, "progress": progress}
+    folder = pretrained_folder(name_or_folder, **options)
+    config = read_config(folder / CONFIG)
+    state, source = _read_weights(folder)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from error
-    if not isinstance(settings, dict) or settings.get("model_type", "gpt2") != "gpt2":
-        raise ValueError(f"{path} is not the config of a GPT-2")
-    config = config_from_hugging_face(settings)
-    state = checkpoint.load(Path(folder) / WEIGHTS, map_location="cpu")
-    model = GPT(config)
-    try:
-        model.load_state_dict(from_hugging_face(state, config))
+        state = from_hugging_face(state, config)
     except RuntimeError as error:
-        raise RuntimeError(f"{Path(folder) / WEIGHTS}: {error}") from error
-    return model.eval()
+        raise RuntimeError(f"{source}: {error}") from error
+    return _with_weights(model_class, config, {name: tensor.to(dtype) for name, tensor in state.items()}).eval()
+
+
+def load_pretrained_tokenizer(
+    name_or_folder: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    offline: bool | None = None,
+    progress: bool = True,
+) -> ByteLevelBPE | Vocabulary:
+    """The tokenizer of the model of that name or in that folder: `shared.text.load_tokenizer` of `pretrained_folder`.
+
+    The weights are not downloaded for it.
+
+    >>> import tempfile
+    >>> from shared.text import CharVocabulary
+    >>> folder, model = tempfile.mkdtemp(), GPT(GPTConfig.preset("toy"))
+    >>> save_pretrained(model, folder, CharVocabulary.from_text("to be"))
+    >>> load_pretrained_tokenizer(folder)
+    CharVocabulary(5 tokens)
+    """
+    options = {"revision": revision, "cache_dir": cache_dir, "offline": offline, "progress": progress}
+    return load_tokenizer(pretrained_folder(name_or_folder, **options, weights=False))
+
+
+def _with_weights(model_class: type[GPT], config: GPTConfig, state: dict[str, Tensor]) -> GPT:
+    """A GPT whose parameters are the tensors of `state` themselves, not copies. A tied head stays the table."""
+    model = skip_init(model_class, config)
+    model.load_state_dict(state, assign=True)
+    if config.tie_weights:
+        model.lm_head.weight = model.token_embedding.weight
+    return model
+
+
+def _read_weights(folder: Path) -> tuple[dict[str, Tensor], Path]:
+    """{name: Tensor} of the file or files, and the file that is to be named in errors.
+
+    Masks that old files have are not even mapped.
+    """
+    path = folder / WEIGHTS
+    if path.exists() or not (folder / INDEX).exists():
+        refuse_pickles(folder)
+        return _tensors(path), path
+    index = folder / INDEX
+    listed, state = shards_of(index), {}
+    for name in sorted(set(listed.values())):
+        found = _tensors(folder / name)
+        misplaced = [tensor for tensor in found if listed.get(tensor) != name]
+        if misplaced:
+            raise RuntimeError(f"{folder / name} has {', '.join(misplaced)}, which {INDEX} does not list there")
+        state |= found
+    return state, index
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    arrays = map_tensors(path, wanted=lambda name: not MASK.fullmatch(name.removeprefix(PREFIX)))
+    return {name: Tensor(array) for name, array in arrays.items()}
+
+
+# ---------------------------------------------------------------- saving
+
+
+def save_pretrained(model: GPT, folder: str | os.PathLike, tokenizer: ByteLevelBPE | Vocabulary | None = None) -> None:
+    """Writes config.json and model.safetensors into `folder`, made if need be; `transformers` opens it too.
+
+    With `tokenizer` also its files, in place of those of another one. The weights have Hugging Face's names and shapes,
+    a tied head is left out, and the same weights give the same bytes. All files are written under other names first and
+    take the place of the old ones when they are complete and on the disk: where that fails (a full disk), the folder
+    stays as it was. ValueError for a config that has no counterpart there.
+    """
+    settings = config_to_hugging_face(model.config)
+    theirs = to_hugging_face(model.state_dict(), model.config)
+    if model.config.tie_weights:
+        del theirs[HEAD]  # it is transformer.wte.weight
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    stage = folder / f".{WEIGHTS}.{secrets.token_hex(4)}.tmp"
+    try:
+        stage.mkdir(parents=True)
+        write_tensors(stage / WEIGHTS, {name: tensor.numpy(force=True) for name, tensor in theirs.items()})
+        _write_text(stage / CONFIG, json.dumps(settings, indent=2) + "\n")
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, stage)
+        _move(stage, folder, replaces=(VOCAB, MERGES, VOCABULARY) if tokenizer is not None else ())
+    except BaseException as error:
+        shutil.rmtree(stage, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        if isinstance(error, OSError):
+            raise _explained(error, folder) from error
+        raise
+
+
+def _write_text(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move(stage: Path, folder: Path, replaces: tuple[str, ...]) -> None:
+    """Gives the files of `stage` their places in `folder`; those named in `replaces` that have no successor go."""
+    names = sorted(path.name for path in stage.iterdir())
+    for name in names:
+        os.replace(stage / name, folder / name)
+    for name in set(replaces) - set(names):
+        (folder / name).unlink(missing_ok=True)
+    stage.rmdir()
+
+
+def _explained(error: OSError, folder: Path) -> OSError:
+    old = "; the model that was there before is unchanged" if (folder / WEIGHTS).exists() else ""
+    problem = f"cannot save: {checkpoint.advice(error, str(folder))}{old}"
+    return type(error)(error.errno or errno.EIO, problem, str(folder))

@@ -7,31 +7,47 @@ of a gradient by fan_out · Var(w): the variances below keep those products near
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from shared.arrays import dtypes
 from shared.arrays.device import xp
 from shared.autograd import no_grad
+from shared.grad_mode import modes
 from shared.ops.creation import empty_like, ones_like, randn, randperm
 from shared.ops.elementwise import where
 from shared.tensor import Tensor
 
 
-@no_grad()
+def _fills(function: Callable) -> Callable:
+    """Makes `function(tensor, …)` unrecorded; inside `nn.utils.skip_init` it returns its tensor as it is."""
+
+    @functools.wraps(function)
+    def fill(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not modes.init:
+            return tensor
+        with no_grad():
+            return function(tensor, *args, **kwargs)
+
+    return fill
+
+
+@_fills
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform in [a, b)."""
     return tensor.uniform_(a, b, generator=generator)
 
 
-@no_grad()
+@_fills
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Normal with this mean and standard deviation."""
     return tensor.normal_(mean, std, generator=generator)
 
 
-@no_grad()
+@_fills
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -69,7 +85,7 @@ def _truncated_tail(tensor: Tensor, mean: float, std: float, a: float, b: float,
     return out
 
 
-@no_grad()
+@_fills
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """`val` everywhere."""
     return tensor.fill_(val)
@@ -85,7 +101,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 0.0)
 
 
-@no_grad()
+@_fills
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix (2 dimensions only): a Linear layer that starts by passing its input on."""
     if tensor.ndim != 2:
@@ -96,7 +112,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return tensor
 
 
-@no_grad()
+@_fills
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution weight (out, in, k…) that passes its input on: 1 amid kernel (i, i), 0 elsewhere."""
     if tensor.ndim not in (3, 4, 5):
@@ -231,7 +247,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, std, generator)
 
 
-@no_grad()
+@_fills
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """gain times a random matrix with orthonormal rows or columns, whichever are fewer; trailing dims joined.
 
@@ -251,7 +267,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
     return tensor.copy_(Tensor(q * gain))
 
 
-@no_grad()
+@_fills
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """Normal, with a share of `sparsity` of every column set to 0. Source: Martens (2010), "Deep learning via
     Hessian-free optimization"."""

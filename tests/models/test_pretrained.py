@@ -35,7 +35,10 @@ def test_what_was_saved_comes_back_with_the_same_logits_and_tied(folder):
     ids, again = shared.tensor([[1, 2, 3, 4]]), load_pretrained(path)
     assert not again.training
     assert again.lm_head.weight is again.token_embedding.weight
-    assert (again(ids) == model(ids)).all()
+    state, wanted = again.state_dict(), model.state_dict()
+    assert list(state) == list(wanted) and all((state[name] == wanted[name]).all() for name in wanted)
+    # Transposed weights are multiplied in another order of additions.
+    np.testing.assert_allclose(again(ids).numpy(force=True), model(ids).numpy(force=True), atol=1e-6)
 
 
 def test_the_same_weights_give_the_same_bytes_and_nothing_else_lies_there(folder, tmp_path):
