@@ -32,23 +32,24 @@ WORKLOADS = (
     *("relu", "gelu", "gelu_erf", "silu", "dropout", "softmax", "log_softmax", "cross_entropy"),
     *("attention", "attention_small"),
     *("embedding_backward", "embedding_small", "adamw_step", "adamw_gpt", "clip_grad"),
+    # generation
+    *("gpt2_generate", "gpt2_first_token", "gpt2_load"),
 )
 # What the design sets targets for, but needs parts that later sprints build: (workload, target, sprint).
 PLANNED = (
-    ("GPT-2 124M, generation, batch 1, KV cache, float32", 0.60, 10),
-    ("the same with int8 weights, against PyTorch's dynamic int8", 0.80, 14),
+    ("GPT-2 124M, generation with int8 weights, against PyTorch's dynamic int8", 0.80, 14),
     ("LSTM language model, hidden 256, seq 64, batch 32, train step", 1.00, 16),
 )
 
 
-def describe(name: str) -> tuple[str, float]:
-    """The title and target a workload file states."""
+def describe(name: str) -> tuple[str, float, int | None]:
+    """The title and target a workload file states, and its number of threads, where it has one of its own."""
     sys.path.insert(0, str(HERE))
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.TITLE, module.TARGET
+    return module.TITLE, module.TARGET, getattr(module, "THREADS", None)
 
 
 CORETYPE = "OPENBLAS_CORETYPE"  # an old name in it halves the speed of OpenBLAS on a machine with AVX-512
@@ -74,7 +75,8 @@ def once(
 
 def compare(name: str, pairs: int, threads: int, seconds: float, device: str = "cpu") -> dict[str, Any]:
     """A row of the table: medians over pairs, the ratio of times, its spread (quartiles)."""
-    title, target = describe(name)
+    title, target, own_threads = describe(name)
+    threads = own_threads or threads
     found = os.environ.get(CORETYPE) if device == "cpu" else None
     ours, theirs, as_found = [], [], []
     for _ in range(pairs):

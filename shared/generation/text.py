@@ -1,7 +1,7 @@
 """Text in, text out: what `decoding` does with ids, for a model and its tokenizer.
 
-    for piece in stream_text(model, tokenizer, "To be", GenerationConfig(top_p=0.9, stop_strings=("\\n\\n",))):
-        print(piece, end="", flush=True)
+for piece in stream_text(model, tokenizer, "To be", GenerationConfig(top_p=0.9, stop_strings=("\\n\\n",))):
+    print(piece, end="", flush=True)
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from shared.arrays.random import Generator
 from shared.generation.config import GenerationConfig
 from shared.generation.decoding import stream
 from shared.text.bpe import END_OF_TEXT
@@ -49,12 +48,16 @@ class TextStream:
         return self._release(text, len(text))
 
     def _release(self, text: str, certain: int) -> str:
-        """What was not yet given of the first `certain` characters, or of those before the first stop string."""
+        """What was not yet given of the first `certain` characters, or of those before a stop string.
+
+        Where several are there, the one that is complete first counts, as if the characters had come one by one.
+        """
         if self.stopped:
             return ""
-        places = [place for stop in self.stop_strings if (place := text.find(stop, self.given)) >= 0]
-        if places:
-            self.stopped, certain = True, min(places)
+        places = [(text.find(stop, self.given), len(stop)) for stop in self.stop_strings]
+        found = [(place + length, place) for place, length in places if place >= 0]
+        if found:
+            self.stopped, certain = True, min(found)[1]
         start, self.given = self.given, max(self.given, certain)
         return text[start:certain]
 
