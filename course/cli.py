@@ -130,6 +130,28 @@ def lab(
     )
 
 
+@app.command()
+def demo(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="FOLDER|NAME", help="A folder with a model, or gpt2, distilgpt2, …; repeatable."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Serve to everybody who can reach this machine, not only to yourself.")
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Write with a model in the browser: strategies, probabilities, attention. Only on this machine, 127.0.0.1."""
+    from .demo import server
+
+    server.serve(model or [], port, public, browser)
+
+
 # ---------------------------------------------------------------- running
 
 

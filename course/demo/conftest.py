@@ -1,0 +1,3 @@
+"""`app.py` imports Gradio, which not everybody has; it has no doctests."""
+
+collect_ignore = ["app.py"]

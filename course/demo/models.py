@@ -1,0 +1,161 @@
+"""The models that people can write with: which there are, and each loaded once, when it is first asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..sprints import ROOT
+
+KEPT = ROOT / "sprints" / "09_train_gpt2" / "model"
+# The names that GPT.from_pretrained knows, with the repositories that hold them.
+HUB = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+MOST = 512  # new tokens at once
+
+
+class ModelError(RuntimeError):
+    """A model that cannot be opened, with the reason, for people to read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that could be loaded: what it is called, what it is, what to begin with, and how to get it."""
+
+    name: str
+    about: str
+    prompt: str
+    load: Callable[[], tuple[Any, Any]] = field(repr=False)
+    most: int = MOST  # new tokens that make sense
+    usual: int = 150
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A loaded model with its tokenizer. Several requests read from it at once, and nothing changes it."""
+
+    source: Source
+    model: Any
+    tokenizer: Any
+
+    @property
+    def block_size(self) -> int:
+        """The most tokens that the model looks at."""
+        return self.model.config.block_size
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The ids of the tokens that end a text; most tokenizers of the course have none."""
+        special = getattr(self.tokenizer, "special_tokens", {})
+        eos = getattr(self.tokenizer, "eos_id", None)
+        return (*special.values(), *([] if eos is None else [eos]))
+
+    @property
+    def summary(self) -> str:
+        """Its sizes, in a sentence."""
+        c = self.model.config
+        return (
+            f"{self.model.num_parameters():,} parameters: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide; "
+            f"{c.vocab_size:,} tokens, and it looks at {c.block_size:,} of them at most."
+        )
+
+
+class Shelf:
+    """The models by name. `get` loads one the first time, however many ask at once, and then always gives the same.
+
+    >>> Shelf([Source("a", "", "", lambda: ("model", "tokenizer"))]).get("a").model
+    'model'
+    """
+
+    def __init__(self, sources: Iterable[Source]):
+        self.sources = {source.name: source for source in sources}
+        self._readers: dict[str, Reader] = {}
+        self._locks = {name: threading.Lock() for name in self.sources}
+
+    def get(self, name: str) -> Reader:
+        """The model of this name; ModelError where there is none, or where it cannot be opened."""
+        if name not in self.sources:
+            raise ModelError(f"There is no model {str(name)[:60]!r} here; there are {', '.join(self.sources)}.")
+        with self._locks[name]:
+            if name not in self._readers:
+                try:
+                    self._readers[name] = Reader(self.sources[name], *self.sources[name].load())
+                except (OSError, ValueError, RuntimeError, ImportError) as error:
+                    raise ModelError(f"The model {name!r} cannot be opened: {error}") from error
+            return self._readers[name]
+
+
+def sources(names: Iterable[str] = ()) -> list[Source]:
+    """What is offered: `names`, folders and names of GPT-2, first; the course's own model, the sorter, cached GPT-2s.
+
+    ModelError for a name that is neither a folder nor a GPT-2.
+    """
+    found = [*map(_named, names), _kept(), _sorter()]
+    found += [_hub(name) for name in HUB if in_cache(name)]
+    return list({source.name: source for source in found}.values())
+
+
+def _named(name: str) -> Source:
+    if name in HUB:
+        return _hub(name)
+    folder = Path(name).expanduser().resolve()
+    if not folder.is_dir():
+        raise ModelError(f"{name} is neither a folder with a model nor one of {', '.join(HUB)}.")
+    about = f"The model in the folder {folder.name}, with its tokenizer."
+    return Source(folder.name, about, "", lambda: _open(folder))
+
+
+def _kept() -> Source:
+    about = (
+        "Trained in Sprint 09 on the plays of Shakespeare, character by character. It spells and sets speeches, and "
+        "means nothing."
+    )
+    return Source("Shakespeare by characters", about, "ROMEO:\n", lambda: _open(KEPT), usual=250)
+
+
+def _sorter() -> Source:
+    about = (
+        "A GPT that somebody else trained to sort: give it six letters A, B and C, and it writes the same six in order."
+    )
+    return Source("Sorter", about, "CBABBC", _load_sorter, most=6, usual=6)
+
+
+def _hub(name: str) -> Source:
+    about = f"OpenAI's {name}, trained on pages of the web in 2019; its weights come from your Hugging Face cache."
+    if name == "distilgpt2":
+        about = "A GPT-2 of half the depth, trained by Hugging Face to do as the larger one does; from your cache."
+    return Source(name, about, "The best thing about mathematics is", lambda: _open(name), usual=60)
+
+
+def _open(place: str | os.PathLike) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder, or of a name of GPT-2."""
+    from shared.models import GPT, load_pretrained
+    from shared.text import load_tokenizer
+
+    if isinstance(place, Path):
+        return load_pretrained(place), load_tokenizer(place)
+    return GPT.from_pretrained(place), None
+
+
+def _load_sorter() -> tuple[Any, Any]:
+    from shared.models import load_sorter
+    from shared.models.sorter import LETTERS
+    from shared.text import CharVocabulary
+
+    return load_sorter(), CharVocabulary(list(LETTERS))
+
+
+def in_cache(name: str) -> bool:
+    """Whether the weights of this GPT-2 lie in the user's Hugging Face cache; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(HUB[name], "model.safetensors"), str)

@@ -1,0 +1,537 @@
+"""`course demo` without Gradio: prompts, tokens and their alternatives, HTML, attention, several people at once."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import shared
+from course.demo import attention, coloring, server, session
+from course.demo.models import KEPT, ModelError, Reader, Shelf, Source, in_cache, sources
+from course.demo.session import Alternative, Choice, PromptError, Speller, read_prompt, reread, search, write
+from course.demo.strategies import BEAM_SEARCH, PARAMETERS, STRATEGIES, Settings
+from course.demo.turns import Stops, Turns
+from course.sprints import CourseError
+from shared.generation import GenerationConfig, beam_search, generate
+from shared.models import GPT, GPTConfig, load_pretrained, look_inside, look_inside_block
+from shared.text import ByteLevelBPE, CharVocabulary, WordVocabulary, load_tokenizer
+
+HOSTILE = "<script>alert('${x}')</script>{{value}}`\"&\0\u202e"
+
+
+def reader(tokenizer, block_size: int = 32) -> Reader:
+    shared.manual_seed(0)
+    model = GPT(GPTConfig.preset("toy", vocab_size=tokenizer.vocab_size, block_size=block_size)).eval()
+    for parameter in model.parameters():  # far from uniform, so that probabilities differ
+        parameter.data.mul_(6.0)
+    return Reader(Source("toy", "", "", lambda: (None, None)), model, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def letters() -> Reader:
+    return reader(CharVocabulary.from_text("abcdefgh \n"))
+
+
+@pytest.fixture(scope="module")
+def characters() -> Reader:
+    return reader(ByteLevelBPE([]))
+
+
+@pytest.fixture(scope="module")
+def kept() -> Reader:
+    return Reader(Source("kept", "", "", lambda: (None, None)), load_pretrained(KEPT), load_tokenizer(KEPT))
+
+
+def run(reader: Reader, ids: list[int], settings: Settings, stopped=None, turns=None) -> list[Choice]:
+    return list(write(reader, ids, settings, stopped or threading.Event(), turns or Turns()))
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def test_an_empty_prompt_is_explained(letters: Reader) -> None:
+    with pytest.raises(PromptError, match="empty.*write a few characters"):
+        read_prompt(letters, "")
+
+
+def test_unknown_characters_are_named_with_their_code_points(kept: Reader) -> None:
+    with pytest.raises(PromptError) as error:
+        read_prompt(kept, "Café\0 & ñandú 9")
+    assert "é (U+00E9), U+0000, ñ (U+00F1), ú (U+00FA), 9 (U+0039)." in str(error.value)
+    assert "65 characters" in str(error.value)
+
+
+def test_many_unknown_characters_are_counted(kept: Reader) -> None:
+    with pytest.raises(PromptError, match=r"and 12 more"):
+        read_prompt(kept, "".join(map(chr, range(0x4E00, 0x4E14))))
+
+
+def test_too_many_tokens_are_counted(letters: Reader) -> None:
+    assert len(read_prompt(letters, "a" * 32)) == 32
+    with pytest.raises(PromptError, match="33 tokens.*at most: shorten it by 1"):
+        read_prompt(letters, "a" * 33)
+
+
+def test_megabytes_are_refused_before_they_are_read(characters: Reader) -> None:
+    began = time.perf_counter()
+    with pytest.raises(PromptError, match="5,000,000 characters"):
+        read_prompt(characters, "a" * 5_000_000)
+    assert time.perf_counter() - began < 0.5
+
+
+def test_half_a_surrogate_pair_is_refused(characters: Reader, letters: Reader) -> None:
+    for each in (characters, letters):
+        with pytest.raises(PromptError, match=r"U\+D800"):
+            read_prompt(each, "a\ud800")
+
+
+def test_special_tokens_in_a_prompt_stay_text(characters: Reader) -> None:
+    special = characters.tokenizer.special_tokens["<|endoftext|>"]
+    ids = read_prompt(characters, "<|endoftext|>")
+    assert special not in ids and len(ids) == 13
+    assert characters.stop_tokens == (special,)
+
+
+def test_a_prompt_of_white_space_has_no_words() -> None:
+    with pytest.raises(PromptError, match="write a word"):
+        read_prompt(reader(WordVocabulary(["to", "be"])), "  \n")
+
+
+def test_unknown_words_are_named_unless_the_vocabulary_takes_them() -> None:
+    with pytest.raises(PromptError, match="“not”"):
+        read_prompt(reader(WordVocabulary(["to", "be"], specials=())), "to be or not to be")
+    assert read_prompt(reader(WordVocabulary(["to", "be"], specials=["<unk>"])), "to hesitate") == [1, 0]
+
+
+# ---------------------------------------------------------------- tokens and what else could have come
+
+
+def test_the_text_is_that_of_generate(letters: Reader) -> None:
+    ids = read_prompt(letters, "abc")
+    settings = Settings("Nucleus", {"temperature": 0.9, "top_p": 0.8}, 40, seed=3)
+    choices = run(letters, ids, settings)
+    expected = generate(letters.model, [ids], GenerationConfig(40, temperature=0.9, top_p=0.8, seed=3))[0]
+    assert [c.token for c in choices] == expected
+    assert "".join(c.text for c in choices) == letters.tokenizer.decode(expected)
+
+
+def test_probabilities_are_the_models_own_and_those_of_the_draw(letters: Reader) -> None:
+    ids = read_prompt(letters, "abc")
+    choices = run(letters, ids, Settings("Top-k", {"temperature": 0.5, "top_k": 2}, 12, seed=1))
+    text = [*ids, *(c.token for c in choices)]
+    with shared.no_grad():
+        logits = letters.model(shared.tensor([text])).numpy()[0]
+    for place, choice in enumerate(choices, len(ids) - 1):
+        p = np.exp(logits[place] - logits[place].max())
+        p /= p.sum()
+        assert choice.probability == pytest.approx(p[choice.token], rel=1e-3)
+        assert choice.rank == 1 + (p > p[choice.token]).sum()
+        assert choice.bits == pytest.approx(-np.log2(p[choice.token]), abs=1e-2)
+        best = np.argsort(-p)[:5]
+        assert [a.label for a in choice.alternatives] == [letters.tokenizer.decode([i]) for i in best]
+        assert [a.probability for a in choice.alternatives] == pytest.approx(p[best].tolist(), rel=1e-3)
+        two = p[best[:2]] ** 2 / (p[best[:2]] ** 2).sum()  # temperature 0.5 squares them
+        assert [a.drawn for a in choice.alternatives] == pytest.approx([*two, 0, 0, 0], rel=1e-3)
+
+
+def test_greedy_gives_all_to_one(letters: Reader) -> None:
+    for choice in run(letters, [1, 2], Settings("Greedy", {}, 10)):
+        assert choice.rank == 1 and choice.drawn == 1.0
+        assert [a.drawn for a in choice.alternatives[1:]] == [0.0] * 4
+
+
+def test_numbers_of_another_strategy_have_no_effect(letters: Reader) -> None:
+    values = {"temperature": 1.0, "top_k": 1, "top_p": 0.05, "min_p": 1.0}
+    assert run(letters, [1], Settings("Sampling", values, 20)) == run(
+        letters, [1], Settings("Sampling", {"temperature": 1.0}, 20)
+    )
+    assert Settings("Min-p", values).config() == GenerationConfig(100, temperature=1.0, min_p=1.0, seed=0)
+
+
+def test_half_characters_are_shown_as_bytes_and_are_no_text(characters: Reader) -> None:
+    speller = Speller(characters.tokenizer)
+    assert [speller.add(i) for i in characters.tokenizer.encode("a☕")] == [
+        ("a", "a"),
+        ("", "⟨e2⟩"),
+        ("", "⟨98⟩"),
+        ("☕", "☕"),
+    ]
+    special = characters.tokenizer.special_tokens["<|endoftext|>"]
+    assert speller.add(special) == ("", "<|endoftext|>")
+    assert speller.add(special + 40) == ("", f"⟨{special + 40}⟩")
+
+
+def test_words_are_set_apart() -> None:
+    speller = Speller(WordVocabulary(["to", "be", "or"], specials=()))
+    assert [speller.add(i)[0] for i in (0, 1, 2)] == ["to", " be", " or"]
+
+
+def test_the_end_of_text_token_ends_it(characters: Reader) -> None:
+    special = characters.stop_tokens[0]
+    characters.model.lm_head.weight.data[special] += 50.0
+    try:
+        choices = run(characters, [5], Settings("Greedy", {}, 30))
+        last = choices[-1]
+        assert (last.token, last.text, last.label) == (special, "", "<|endoftext|>") and len(choices) < 30
+    finally:
+        characters.model.lm_head.weight.data[special] -= 50.0
+
+
+# ---------------------------------------------------------------- stopping, and several at once
+
+
+class Counting:
+    """A model that counts how often it is read."""
+
+    def __init__(self, model):
+        self.model, self.reads = model, 0
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def extend(self, *args, **kwargs):
+        self.reads += 1
+        return self.model.extend(*args, **kwargs)
+
+
+def test_stop_ends_the_computation(letters: Reader) -> None:
+    counting, stopped, seen = Counting(letters.model), threading.Event(), []
+    watched = Reader(letters.source, counting, letters.tokenizer)
+    for choice in write(watched, [1], Settings("Sampling", {}, 500), stopped, Turns()):
+        seen.append(choice)
+        if len(seen) == 3:
+            stopped.set()
+    assert len(seen) == 3 and counting.reads == 3
+
+
+def test_what_nobody_listens_to_is_not_computed(letters: Reader) -> None:
+    counting, turns = Counting(letters.model), Turns()
+    steps = write(Reader(letters.source, counting, letters.tokenizer), [1], Settings(), threading.Event(), turns)
+    next(steps)
+    steps.close()
+    assert counting.reads == 1
+    with turns:  # and the turn is free again
+        pass
+
+
+def test_two_at_once_write_what_each_writes_alone(letters: Reader) -> None:
+    tasks = [([1, 2, 3], Settings("Sampling", {"temperature": 1.2}, 60, seed)) for seed in range(4)]
+    tasks += [([4], Settings("Nucleus", {"top_p": 0.9}, 60, seed)) for seed in range(4)]
+    alone = [[c.token for c in run(letters, *task)] for task in tasks]
+    assert len({tuple(text) for text in alone}) == len(tasks)
+    turns = Turns()
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        futures = [pool.submit(run, letters, *task, turns=turns) for task in tasks]
+        assert [[c.token for c in future.result(60)] for future in futures] == alone
+
+
+def test_turns_go_round(letters: Reader) -> None:
+    """Who has just computed waits for those who asked meanwhile."""
+    turns, order, ready = Turns(), [], threading.Barrier(2)
+
+    def work(name: str) -> None:
+        ready.wait()
+        for _ in range(20):
+            with turns:
+                time.sleep(0.002)
+                order.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    changes = sum(x != y for x, y in zip(order, order[1:], strict=False))
+    assert len(order) == 40 and changes >= 30, "".join(order)
+
+
+def test_stop_is_for_the_page_that_asks() -> None:
+    stops = Stops()
+    mine, other = stops.start("me"), stops.start("somebody else")
+    stops.stop("me")
+    stops.stop("nobody")
+    assert mine.is_set() and not other.is_set()
+    stops.end("me", mine)
+    stops.end("me", mine)
+    assert not stops.start("me").is_set()
+
+
+def test_a_model_is_loaded_once_however_many_ask() -> None:
+    loaded = []
+
+    def load():
+        time.sleep(0.05)
+        loaded.append(1)
+        return "model", "tokenizer"
+
+    shelf = Shelf([Source("a", "", "", load)])
+    with ThreadPoolExecutor(8) as pool:
+        readers = list(pool.map(lambda _: shelf.get("a"), range(8)))
+    assert len(loaded) == 1 and all(each is readers[0] for each in readers)
+
+
+# ---------------------------------------------------------------- beam search
+
+
+def test_the_search_gives_the_beams(letters: Reader) -> None:
+    settings = Settings(BEAM_SEARCH, {"num_beams": 3, "length_penalty": 0.5}, 12)
+    *progress, texts = search(letters, [1, 2], settings, threading.Event(), Turns())
+    expected = beam_search(letters.model, [1, 2], 3, 12, 0.5, num_return=3)
+    assert [[c.token for c in text.choices] for text in texts] == [beam.ids for beam in expected]
+    assert [text.score for text in texts] == pytest.approx([beam.score for beam in expected])
+    total = sum(np.log(c.probability) for c in texts[0].choices)
+    assert total == pytest.approx(expected[0].log_prob, abs=1e-3)
+    assert all(isinstance(number, int) for number in progress)
+
+
+def test_a_search_can_be_stopped_and_frees_its_turn(letters: Reader) -> None:
+    class Slow(Counting):
+        def extend(self, *args, **kwargs):
+            time.sleep(0.02)
+            return super().extend(*args, **kwargs)
+
+    slow, stopped, turns = Slow(letters.model), threading.Event(), Turns()
+    found = search(Reader(letters.source, slow, letters.tokenizer), [1], Settings(BEAM_SEARCH, {}, 500), stopped, turns)
+    assert isinstance(next(found), int)
+    stopped.set()
+    assert not [each for each in found if not isinstance(each, int)]
+    assert slow.reads < 100
+    with turns:
+        pass
+
+
+def test_a_search_that_nobody_waits_for_ends(letters: Reader) -> None:
+    class Slow(Counting):
+        def extend(self, *args, **kwargs):
+            time.sleep(0.02)
+            return super().extend(*args, **kwargs)
+
+    slow = Slow(letters.model)
+    watched = Reader(letters.source, slow, letters.tokenizer)
+    found = search(watched, [1], Settings(BEAM_SEARCH, {}, 500), threading.Event(), Turns())
+    next(found)
+    found.close()
+    reads = slow.reads
+    time.sleep(0.1)
+    assert slow.reads == reads < 100
+
+
+def test_a_text_is_reread_as_it_was_written_beyond_the_context() -> None:
+    small = reader(CharVocabulary.from_text("abcdefgh"), block_size=8)
+    ids = [1, 2, 3]
+    choices = run(small, ids, Settings("Sampling", {}, 30))
+    again = reread(small, ids, [c.token for c in choices])
+    assert [c.token for c in again] == [c.token for c in choices]
+    assert [c.probability for c in again] == pytest.approx([c.probability for c in choices], rel=1e-3)
+
+
+# ---------------------------------------------------------------- HTML
+
+
+class Tags(HTMLParser):
+    def __init__(self, content: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(content)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        assert not [name for name, _ in attributes if name.startswith("on")]
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def choice(label: str, p: float = 0.25, rank: int = 1, drawn: float | None = 0.5) -> Choice:
+    others = tuple(Alternative(name, 0.1, 0.2 if drawn else None) for name in (label, "b", HOSTILE, "d", "e"))
+    return Choice(0, label, label, p, drawn, rank, others)
+
+
+def test_hostile_text_stays_text_everywhere() -> None:
+    text = session.Text([choice(HOSTILE)], -1.0, -1.0)
+    for made in (
+        coloring.page(HOSTILE, [choice(HOSTILE, rank=9)], running=True),
+        coloring.beams(HOSTILE, [text, text]),
+        coloring.note(HOSTILE, "error"),
+        attention.draw(np.eye(3), [HOSTILE, "a", "b"], 0, 0),
+    ):
+        found = Tags(made)
+        assert set(found.tags) <= {
+            "div",
+            "span",
+            "b",
+            "table",
+            "caption",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "figure",
+            "figcaption",
+            "img",
+        }
+        assert not found.open
+        assert not set("{}`$") & set(made) and "<script" not in made and "\0" not in made and "\u202e" not in made
+    assert "<script>alert('${x}')</script>{{value}}`\"&⟨U+0000⟩⟨U+202E⟩" in Tags(coloring.page(HOSTILE, [])).text
+
+
+def test_a_card_has_the_alternatives_and_the_token_that_came() -> None:
+    card = Tags(coloring.card(choice("a", rank=7, p=0.012))).text
+    assert "a came with 1.2 %, choice number 7" in card and "6.4 bits" in card
+    assert card.endswith("a1.2 %50 %")  # below the five
+    assert coloring.card(choice("a")).count("row chosen") == 1
+
+
+def test_a_card_of_a_search_has_no_column_for_a_draw() -> None:
+    assert "strategy" not in coloring.card(choice("a", drawn=None))
+    assert "strategy" in coloring.card(choice("a"))
+
+
+def test_the_colour_grows_with_the_surprise() -> None:
+    strengths = [float(re.search(r"--s:([\d.]+)", coloring.token(choice("a", p=p)))[1]) for p in (1.0, 0.5, 0.1, 1e-9)]
+    assert strengths == sorted(strengths) and strengths[0] == 0 and strengths[-1] == 1
+
+
+# ---------------------------------------------------------------- attention
+
+
+def test_the_weights_are_those_inside_the_model(kept: Reader) -> None:
+    ids = read_prompt(kept, "To be, or not to be")
+    inside = look_inside(kept.model, shared.tensor([ids]))
+    with shared.no_grad():
+        second = look_inside_block(kept.model.blocks[1], inside["block0"])["attSm"].numpy()[0]
+    first = inside["attSm"].numpy()[0]
+    for head in range(6):
+        np.testing.assert_allclose(attention.weights(kept.model, ids, 0, head), first[head], atol=1e-6)
+        np.testing.assert_allclose(attention.weights(kept.model, ids, 1, head), second[head], atol=1e-5)
+
+
+def test_no_token_looks_at_a_later_one(kept: Reader) -> None:
+    weight = attention.weights(kept.model, [1] * 300, 3, 5)
+    assert weight.shape == (128, 128)  # the last that it can look at
+    assert not np.triu(weight, 1).any()
+    np.testing.assert_allclose(weight.sum(1), 1, atol=1e-5)
+
+
+def test_a_head_that_is_not_there_is_refused(kept: Reader) -> None:
+    for layer, head in ((4, 0), (0, 6), (-1, 0)):
+        with pytest.raises(ValueError, match=f"layer {layer + 1} with a head {head + 1}"):
+            attention.weights(kept.model, [1], layer, head)
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_are_no_mathematics_and_the_picture_is_described() -> None:
+    weight = np.array([[1.0, 0, 0], [0.9, 0.1, 0], [0.2, 0.7, 0.1]])
+    made = attention.draw(weight, ["$\\frac{$", "$$", "\n"], 1, 2)
+    alt = re.search(r'alt="([^"]+)"', made)[1]
+    assert "layer 2, head 3" in alt and "token 2" in alt and "0.90" in alt
+    assert base64.b64decode(re.search(r"base64,([^\"]+)", made)[1]).startswith(b"\x89PNG")
+
+
+def test_a_long_text_shows_its_end() -> None:
+    made = attention.draw(np.tril(np.full((60, 60), 1 / 60)), ["a"] * 60, 0, 0, shown=16)
+    assert "the last 16 of 60 tokens" in made
+
+
+# ---------------------------------------------------------------- models, settings, the address
+
+
+def test_the_courses_model_and_the_sorter_are_offered() -> None:
+    names = [source.name for source in sources()]
+    assert names[:2] == ["Shakespeare by characters", "Sorter"]
+    shelf = Shelf(sources())
+    kept = shelf.get(names[0])
+    assert kept.summary.startswith("1,816,896 parameters: 4 layers, 6 heads")
+    assert read_prompt(kept, kept.source.prompt)
+
+
+def test_a_folder_is_offered_first(tmp_path) -> None:
+    from shared.models import save_pretrained
+    from shared.text import save_tokenizer
+
+    folder = tmp_path / "mine"
+    tokenizer = CharVocabulary.from_text("abc")
+    save_pretrained(reader(tokenizer).model, folder)
+    save_tokenizer(tokenizer, folder)
+    shelf = Shelf(sources([str(folder)]))
+    assert next(iter(shelf.sources)) == "mine"
+    assert shelf.get("mine").tokenizer == tokenizer
+
+
+def test_a_folder_without_a_model_is_explained(tmp_path) -> None:
+    with pytest.raises(ModelError, match="config.json"):
+        Shelf(sources([str(tmp_path)])).get(tmp_path.name)
+    with pytest.raises(ModelError, match="neither a folder"):
+        sources([str(tmp_path / "nothing")])
+    with pytest.raises(ModelError, match="no model 'x' here"):
+        Shelf(sources()).get("x")
+
+
+def test_nothing_is_in_an_empty_cache(monkeypatch, tmp_path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert not in_cache("gpt2")
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"top_k": 0}, "k: expected 1 to 100"),
+        ({"top_k": 2.5}, "k: expected a whole number"),
+        ({"temperature": float("nan")}, "Temperature: expected 0.1 to 2"),
+        ({"temperature": "hot"}, "Temperature: expected a number, but got 'hot'"),
+        ({"temperature": None}, "Temperature: expected a number"),
+    ],
+)
+def test_wrong_numbers_are_named(values: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Settings("Top-k", values).config()
+    with pytest.raises(ValueError, match="no strategy 'Luck'"):
+        Settings("Luck").config()
+
+
+def test_every_strategy_makes_a_config_from_its_defaults() -> None:
+    for name in STRATEGIES:
+        config = Settings(name, {n: p.default for n, p in PARAMETERS.items()}).config()
+        assert (config.temperature == 0) == (name == "Greedy")
+
+
+def test_a_taken_port_is_explained_and_the_next_one_is_found(monkeypatch) -> None:
+    with socket.socket() as taken:
+        taken.bind((server.HOME, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CourseError, match=f"port {port} cannot be used.*--port"):
+            server.free_port(server.HOME, port)
+        monkeypatch.setattr(server, "PORT", port)
+        assert port < server.free_port(server.HOME, None) < port + server.TRIES
+        monkeypatch.setattr(server, "TRIES", 1)
+        with pytest.raises(CourseError, match="name one with --port"):
+            server.free_port(server.HOME, None)
+
+
+def test_without_gradio_one_sentence_says_what_to_do(monkeypatch) -> None:
+    found = server.importlib.util.find_spec
+    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(CourseError, match="needs Gradio.*course setup --extra demo"):
+        server.launch(Shelf(sources()))
