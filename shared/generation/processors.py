@@ -91,7 +91,8 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     probabilities = F.softmax(logits, dim=-1)
     # Tokens below (1 − p) / V sum to less than 1 − p, so none of them is in the nucleus: they need not be sorted.
     count = int((probabilities > (1 - p) / logits.shape[1]).sum(-1).amax())
-    falling, order = probabilities.topk(max(count, 1), dim=-1)  # (B, count)
+    order = logits.topk(max(count, 1), dim=-1).indices  # (B, count)
+    falling = probabilities.gather(-1, order)
     before = falling.cumsum(-1, dtype=float64) - falling  # the probability of all that are likelier
     nucleus = zeros(logits.shape, dtype=bool_, device=logits.device).scatter(-1, order, before < p)
     return logits.masked_fill(~nucleus, -math.inf)
