@@ -386,8 +386,11 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         wanted = rng.random((len(rows), num_samples)) * bounds[:, -1:]
         drawn = (wanted[:, :, None] >= bounds[:, None, :]).sum(axis=2)
     else:
-        gumbel = -module.log(-module.log(rng.random(rows.shape)))
-        drawn = module.argsort(-(module.log(rows) + gumbel), axis=1)[:, :num_samples]
+        keys = module.log(rows) - module.log(-module.log(rng.random(rows.shape)))
+        if num_samples == 1:  # the largest needs no sorting
+            drawn = keys.argmax(axis=1)
+        else:
+            drawn = module.argsort(-keys, axis=1)[:, :num_samples]
     return Tensor(drawn.astype(dtypes.int64).reshape(*weights.shape[:-1], num_samples))
 
 

@@ -324,6 +324,15 @@ def test_multinomial_without_replacement_repeats_nothing():
     assert drawn.sort().values.tolist() == [list(range(30))] * 6 and drawn.dtype == shared.int64
 
 
+def test_one_draw_is_the_first_of_several():
+    weights = shared.tensor([[1.0, 2.0, 0.0, 5.0], [4.0, 4.0, 1.0, 0.0]])
+    for seed in range(30):
+        generators = [shared.Generator().manual_seed(seed) for _ in range(2)]
+        one, three = (shared.multinomial(weights, n, generator=g) for n, g in zip((1, 3), generators, strict=True))
+        assert one.tolist() == three[:, :1].tolist() and one.dtype == shared.int64
+    assert shared.multinomial(weights[1], 1).shape == (1,)
+
+
 def test_randperm_is_a_permutation():
     assert sorted(shared.randperm(100).tolist()) == list(range(100))
     assert shared.randperm(0).shape == (0,) and shared.randperm(3, dtype=shared.int32).dtype == shared.int32

@@ -206,3 +206,36 @@ def test_assigning_a_slice_of_itself():
 def test_wrong_arguments_are_explained(call, error, message):
     with pytest.raises(error, match=message):
         call(shared.ones(2, 3))
+
+
+# ---------------------------------------------------------------- the k largest of many
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", [shared.float64, shared.float32, shared.float16, shared.bfloat16, shared.int64])
+@pytest.mark.parametrize("shape, dim", [((3000,), 0), ((3, 700), -1), ((2, 400, 3), 1), ((0, 400), 1)])
+def test_topk_without_a_full_sort_is_the_start_of_one(shape, dim, dtype, largest):
+    """Of a few among many only those are sorted: with ties in order, NaN as the largest, infinities at the ends."""
+    rng = np.random.default_rng(0)
+    for spread in (0, 2, 50):  # all equal; many ties; few
+        values = np.round(rng.normal(0, spread, shape))
+        if dtype.kind != "i" and values.size:
+            values.reshape(-1)[rng.integers(0, values.size, 30)] = rng.choice([np.nan, np.inf, -np.inf, -0.0], 30)
+        x = shared.tensor(values, dtype=dtype)
+        full = shared.argsort(x, dim, descending=largest, stable=True)
+        for k in (0, 1, 7, shape[dim] // 2, shape[dim] // 2 + 1, shape[dim]):
+            found = x.topk(k, dim, largest=largest)
+            expected = full.narrow(dim, 0, k)
+            assert found.indices.dtype == shared.int64 and found.indices.tolist() == expected.tolist()
+            np.testing.assert_array_equal(
+                found.values.double().numpy(), shared.gather(x, dim, expected).double().numpy()
+            )
+
+
+def test_topk_of_many_has_the_gradient_of_what_it_picks():
+    x = shared.randn(2, 500, requires_grad=True)
+    values, indices = x.topk(3)
+    (values * shared.tensor([1.0, 2.0, 3.0])).sum().backward()
+    expected = np.zeros((2, 500), "float32")
+    np.put_along_axis(expected, indices.numpy(), np.array([[1.0, 2.0, 3.0]] * 2, "float32"), 1)
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
