@@ -65,6 +65,7 @@ KNOWN = {
         "e1ff18884359fe8beb795a5f414feb85a6ce3d929ad019c0d958c039d2b94a1b",
     ),
 }
+NO_ANSWER = ("ConnectError", "ConnectionError", "ConnectTimeout", "ProxyError", "ReadTimeout", "SSLError")
 INSTEAD = (
     "Without the hub: sprints/09_train_gpt2/model is a small model that this course trained, and any folder with "
     f"{CONFIG} and {WEIGHTS} can be named"
@@ -239,6 +240,8 @@ def _fetch(source: Source, file: str, optional: bool = False) -> Path | None:
     there = isinstance(hub.try_to_load_from_cache(**place), str)
     options = {"local_files_only": source.offline, "endpoint": os.environ.get("HF_ENDPOINT")}
     try:
+        if file == CONFIG and not there and not source.offline:
+            _look_up(source, file)  # it tries once; hf_hub_download waits 23 seconds for a network that is not there
         with _bars(source.progress):
             path = Path(hub.hf_hub_download(**place, **options))
     except EntryNotFoundError as error:
@@ -252,12 +255,18 @@ def _fetch(source: Source, file: str, optional: bool = False) -> Path | None:
     return path
 
 
-def _exists(source: Source, file: str) -> bool:
+def _look_up(source: Source, file: str) -> None:
+    """Asks the hub for a file without fetching it; whatever huggingface_hub raises where it cannot be had."""
     import huggingface_hub as hub
 
-    url = hub.hf_hub_url(source.repo, file, revision=source.revision, endpoint=os.environ.get("HF_ENDPOINT"))
+    hub.get_hf_file_metadata(
+        hub.hf_hub_url(source.repo, file, revision=source.revision, endpoint=os.environ.get("HF_ENDPOINT"))
+    )
+
+
+def _exists(source: Source, file: str) -> bool:
     try:
-        hub.get_hf_file_metadata(url)
+        _look_up(source, file)
     except Exception:  # no answer at all counts as no file: what is missing is reported by the caller
         return False
     return True
@@ -337,7 +346,7 @@ def _explained(error: Exception, source: Source, file: str) -> ModelUnavailable:
         reason = f"{source.repo} has no revision {source.revision!r}: leave it out, or take one that its page lists"
     elif isinstance(error, errors.LocalEntryNotFoundError) and source.offline:
         reason = f"{what} is not in {cache}, and offline mode is on (offline=True or HF_HUB_OFFLINE): switch it off"
-    elif isinstance(error, errors.LocalEntryNotFoundError):
+    elif isinstance(error, errors.LocalEntryNotFoundError) or type(error).__name__ in NO_ANSWER:
         reason = f"{what} is not in {cache}, and the hub cannot be reached: connect to a network, and call again"
     elif isinstance(error, errors.EntryNotFoundError):
         reason = f"{source.repo} has no {file} (revision {source.revision})"

@@ -241,7 +241,6 @@ def test_offline_takes_what_is_there_and_explains_what_is_not(server, tmp_path, 
 
 def test_without_a_network_what_is_there_serves_and_the_rest_is_explained(server, tmp_path, monkeypatch):
     load(tmp_path)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     assert load(tmp_path).config == SMALL
     with pytest.raises(ModelUnavailable, match=r"the hub cannot be reached: connect to a network.*09_train_gpt2"):
