@@ -177,7 +177,7 @@ def shards_of(index: Path) -> dict[str, str]:
         listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if not listed or not all(Path(name).name == name and name.endswith(".safetensors") for name in listed.values()):
             raise ValueError("expected names of safetensors files beside it")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged, or no list of weights: {error!r}") from error
     return listed
 

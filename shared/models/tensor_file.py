@@ -59,7 +59,7 @@ def read_places(path: str | os.PathLike) -> dict[str, Place]:
         file.seek(0)
         try:
             return _places(file)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
             problem = checkpoint._diagnose(beginning, error)
             raise CheckpointError(f"cannot load {os.fspath(path)}: {problem}") from error
 

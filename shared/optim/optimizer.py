@@ -268,7 +268,19 @@ def _fit_state(value: Any, param: Tensor, number: int, key: Any = None) -> Any:
             f"loaded state {key!r} of parameter {number} has shape {tuple(value.shape)}, but the parameter has "
             f"{tuple(param.shape)}: the state dict belongs to another model, or the parameters are in another order"
         )
-    return value.detach().to(device=param.device, dtype=param.dtype if param.is_floating_point() else None, copy=True)
+    dtype = param.dtype if param.is_floating_point() else None
+    return _laid_out(value.detach().to(device=param.device, dtype=dtype, copy=True), param)
+
+
+def _laid_out(value: Tensor, param: Tensor) -> Tensor:
+    """`value` with its numbers in the order of its parameter's in memory: what one kernel goes through at a time.
+
+    Only parameters that lie by columns (transposed views, as of a file) make a difference.
+    """
+    flags = param.array.flags
+    if value.shape != param.shape or value.ndim != 2 or flags.c_contiguous or not flags.f_contiguous:
+        return value
+    return value.t().contiguous().t()
 
 
 # ---------------------------------------------------------------- for the optimizers
@@ -291,7 +303,7 @@ def state_array(state: dict[str, Any], name: str, param: Tensor, fill: float = 0
     """The raw array of `state[name]`, made of the parameter's shape, dtype and device at its first use."""
     found = state.get(name)
     if found is None:
-        found = state[name] = full_like(param, fill, requires_grad=False)
+        found = state[name] = _laid_out(full_like(param, fill, requires_grad=False), param)
     elif not _fits(found.array, param.array):
         raise RuntimeError(
             f"the optimizer's {name!r} is {found.dtype} {tuple(found.shape)} on {found.device}, but its parameter is "

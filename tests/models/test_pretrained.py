@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -14,9 +17,11 @@ import pytest
 import shared
 from shared.checkpoint import CheckpointError
 from shared.data import sequential_windows
-from shared.models import GPT, GPTConfig, load_pretrained, save_pretrained
-from shared.text import load_tokenizer
-from shared.training import evaluate_loss, sample_text
+from shared.models import GPT, GPTConfig, load_pretrained, load_pretrained_tokenizer, next_token_loss, save_pretrained
+from shared.models.hugging_face import to_hugging_face
+from shared.nn.utils import skip_init
+from shared.text import ByteLevelBPE, CharVocabulary, load_tokenizer
+from shared.training import evaluate_loss, load_checkpoint, sample_text, save_checkpoint
 
 KEPT = Path(__file__).resolve().parents[2] / "sprints" / "09_train_gpt2" / "model"
 TINY = GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, dropout=0.0)
@@ -90,6 +95,227 @@ def test_weights_of_another_size_are_an_error_that_names_file_and_tensor(folder)
     config.write_text(json.dumps(json.loads(config.read_text()) | {"n_layer": 3}))
     with pytest.raises(RuntimeError, match=r"(?s)model\.safetensors.*missing: h\.2\."):
         load_pretrained(path)
+
+
+# ---------------------------------------------------------------- views of the file
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def base_of(array):
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
+def step(model, ids, optimizer=None):
+    """One step of training; the loss before it."""
+    optimizer = optimizer or model.configure_optimizers(lr=0.01)
+    model.train()
+    loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    model.eval()
+    return loss.item()
+
+
+def test_parameters_are_views_of_the_file_and_training_does_not_change_it(folder):
+    path, wanted = folder
+    before, ids = digest(path / "model.safetensors"), shared.tensor([[1, 2, 3, 4, 5, 6], [0, 1, 0, 1, 0, 1]])
+    model = load_pretrained(path)
+    for name, parameter in model.named_parameters():
+        assert isinstance(base_of(parameter.array), memoryview), name
+        assert parameter.requires_grad and type(parameter.array) is np.ndarray
+    for _ in range(3):
+        assert step(model, ids) == pytest.approx(step(wanted, ids), rel=1e-5)
+    for (name, ours), theirs in zip(model.named_parameters(), wanted.parameters(), strict=True):
+        # The bias of the keys has a gradient of 0 but for rounding, which Adam makes a step of: hence not 1e-6.
+        np.testing.assert_allclose(ours.numpy(force=True), theirs.numpy(force=True), atol=1e-4, err_msg=name)
+    assert digest(path / "model.safetensors") == before
+    assert not np.array_equal(load_pretrained(path).norm.bias.numpy(force=True), model.norm.bias.numpy(force=True))
+
+
+def test_nothing_is_drawn(folder):
+    path, _ = folder
+    shared.manual_seed(1)
+    wanted = shared.rand(3)
+    shared.manual_seed(1)
+    load_pretrained(path)
+    assert (shared.rand(3) == wanted).all()
+
+
+def test_copies_casts_checkpoints_and_saving_over_itself_work(folder, tmp_path):
+    path, wanted = folder
+    ids, model = shared.tensor([[1, 2, 3, 4, 5, 6]]), load_pretrained(path)
+    logits = wanted(ids).numpy(force=True)
+    twin = copy.deepcopy(model)
+    assert twin.lm_head.weight is twin.token_embedding.weight
+    assert not isinstance(base_of(twin.norm.weight.array), memoryview)
+    step(model, ids)
+    np.testing.assert_allclose(twin(ids).numpy(force=True), logits, atol=1e-6)
+    np.testing.assert_allclose(load_pretrained(path).double()(ids).numpy(force=True), logits, atol=1e-6)
+    optimizer = model.configure_optimizers(lr=0.01)
+    save_checkpoint(tmp_path / "run", model=model, optimizer=optimizer, step=1)
+    other = load_pretrained(path)
+    load_checkpoint(tmp_path / "run", model=other, optimizer=other.configure_optimizers(lr=0.01))
+    np.testing.assert_allclose(other(ids).numpy(force=True), model(ids).numpy(force=True), atol=1e-6)
+    trained = model(ids).numpy(force=True)
+    model.save_pretrained(path)  # over the file that its own parameters are views of
+    np.testing.assert_array_equal(model(ids).numpy(force=True), trained)
+    np.testing.assert_allclose(GPT.from_pretrained(path)(ids).numpy(force=True), trained, atol=1e-6)
+
+
+def test_caches_and_generation_work_on_views(folder):
+    path, wanted = folder
+    ids = shared.tensor([[1, 2, 3]])
+    assert (
+        load_pretrained(path).generate(ids, 5, temperature=0).tolist()
+        == wanted.generate(ids, 5, temperature=0).tolist()
+    )
+
+
+@pytest.mark.parametrize("stored", ["float16", "float64"])
+def test_other_dtypes_become_float32_or_what_is_asked_for(folder, stored):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path, wanted = folder
+    arrays = {name: array.astype(stored) for name, array in safetensors.load_file(path / "model.safetensors").items()}
+    safetensors.save_file(arrays, path / "model.safetensors")
+    for asked, expected in ((None, "float32"), (stored, stored), (shared.float64, "float64")):
+        model = load_pretrained(path, dtype=asked)
+        assert {parameter.dtype for parameter in model.parameters()} == {np.dtype(expected)}
+    assert load_pretrained(path, dtype=shared.bfloat16).norm.weight.dtype == shared.bfloat16
+    np.testing.assert_allclose(
+        load_pretrained(path).norm.weight.numpy(force=True), wanted.norm.weight.numpy(force=True), rtol=1e-3
+    )
+    with pytest.raises(TypeError, match="expected a floating dtype, but got int64"):
+        load_pretrained(path, dtype=shared.long)
+
+
+def test_files_of_others_with_prefix_masks_and_head_are_read(folder):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path, wanted = folder
+    arrays = {n.removeprefix("transformer."): a for n, a in safetensors.load_file(path / "model.safetensors").items()}
+    arrays |= {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 6, 6), "float32")) for i in range(TINY.n_layer)}
+    arrays["lm_head.weight"] = arrays["wte.weight"].copy()
+    safetensors.save_file(arrays, path / "model.safetensors")
+    model, ids = load_pretrained(path), shared.tensor([[1, 2, 3]])
+    assert model.lm_head.weight is model.token_embedding.weight
+    np.testing.assert_allclose(model(ids).numpy(force=True), wanted(ids).numpy(force=True), atol=1e-6)
+
+
+# ---------------------------------------------------------------- saving
+
+
+def test_a_tokenizer_is_saved_beside_the_model_and_replaced_with_it(folder):
+    path, model = folder
+    letters, pairs = CharVocabulary.from_text("abcdefg"), ByteLevelBPE.train("to be or not to be", 260)
+    model.save_pretrained(path, letters)
+    assert load_pretrained_tokenizer(path).vocab_size == letters.vocab_size
+    model.save_pretrained(path, pairs)
+    assert load_pretrained_tokenizer(path) == pairs
+    assert sorted(file.name for file in path.iterdir()) == [
+        "config.json",
+        "merges.txt",
+        "model.safetensors",
+        "vocab.json",
+    ]
+    model.save_pretrained(path)
+    assert load_pretrained_tokenizer(path) == pairs
+
+
+@pytest.mark.parametrize("what", ["fsync", "replace"])
+def test_a_folder_stays_as_it_was_where_saving_fails(folder, tmp_path, monkeypatch, what):
+    path, model = folder
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    other = GPT(GPTConfig(**{**vars(TINY), "n_layer": 1}))
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, what, full)
+    with pytest.raises(OSError, match="cannot save: the disk is full; .*the model that was there before is unchanged"):
+        other.save_pretrained(path)
+    with pytest.raises(OSError, match="cannot save: the disk is full"):
+        other.save_pretrained(tmp_path / "a" / "new")
+    monkeypatch.undo()
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_that_grows_too_large_leaves_nothing_behind(folder):
+    """A limit of the operating system in place of a full disk: the write itself fails, in the middle."""
+    resource = pytest.importorskip("resource")
+    path, model = folder
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot save: the file is larger than .*is unchanged"):
+            model.save_pretrained(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_a_model_without_counterpart_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ValueError, match="positions='sinusoidal'"):
+        GPT(GPTConfig(**{**vars(TINY), "positions": "sinusoidal"})).save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------- transformers
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_transformers_opens_what_we_save_and_we_what_it_saves(tmp_path, tied):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 300, "n_positions": 24, "n_embd": 36, "n_layer": 3, "n_head": 3}
+    torch.manual_seed(0)
+    settings = transformers.GPT2Config(**sizes, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0)
+    theirs = transformers.GPT2LMHeadModel(settings).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)  # biases and norms that are seen
+    ids = np.random.default_rng(0).integers(0, 300, (2, 24))
+    wanted = theirs(torch.from_numpy(ids)).logits.detach().numpy()
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = GPT.from_pretrained(tmp_path / "theirs")
+    assert model.config.tie_weights is tied
+    np.testing.assert_allclose(model(shared.tensor(ids)).numpy(force=True), wanted, atol=1e-5)
+
+    tokenizer = ByteLevelBPE.train("to be or not to be, that is the question", 300)
+    model.save_pretrained(tmp_path / "ours", tokenizer)
+    again, report = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
+    np.testing.assert_allclose(again.eval()(torch.from_numpy(ids)).logits.detach().numpy(), wanted, atol=1e-5)
+    text = "to be that question"
+    assert transformers.GPT2Tokenizer.from_pretrained(tmp_path / "ours").encode(text) == tokenizer.encode(text)
+    state = {
+        name: torch.from_numpy(x.numpy().copy())
+        for name, x in to_hugging_face(model.state_dict(), model.config).items()
+    }
+    assert all((again.state_dict()[name] == x).all() for name, x in state.items())
+
+
+def test_skip_init_draws_nothing_and_is_over_afterwards():
+    shared.manual_seed(1)
+    wanted = GPT(TINY).norm.weight.tolist(), shared.rand(2).tolist()
+    shared.manual_seed(1)
+    model = skip_init(GPT, TINY)
+    assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in GPT(TINY).named_parameters()}
+    shared.manual_seed(1)
+    skip_init(GPT, TINY)
+    assert (GPT(TINY).norm.weight.tolist(), shared.rand(2).tolist()) == wanted
+    for wrong in (lambda: None, dict):
+        with pytest.raises(RuntimeError, match="expected a subclass of Module"):
+            skip_init(wrong)
+    with pytest.raises(TypeError):
+        skip_init(GPT, "no config")
+    assert GPT(TINY).norm.weight.tolist() == wanted[0]
 
 
 # ---------------------------------------------------------------- the one that is kept

@@ -44,6 +44,24 @@ def _kernels(written: Sequence[Arrays], *read: Arrays) -> ModuleType:
     return select("optim", *[a for column in columns for a in column])
 
 
+def _turned(grads: Arrays, *written: Arrays) -> tuple[list[Any], ...]:
+    """The same numbers with each parameter that lies by columns turned into rows, and its gradient and state with it.
+
+    A matrix loaded as a transposed view of a file is one. What is turned is a view; where the gradient lies otherwise
+    it is copied.
+    """
+    if not grads:
+        return list(grads), *map(list, written)
+    turned = [
+        [a.T if a.ndim == 2 and not a.flags.c_contiguous and a.flags.f_contiguous else a for a in row]
+        for row in zip(*written, strict=True)
+    ]
+    grads = [
+        grad if new[0] is old else in_rows(grad.T) for grad, new, old in zip(grads, turned, written[0], strict=True)
+    ]
+    return grads, *(list(column) for column in zip(*turned, strict=True))
+
+
 def adam(param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, **options: Any) -> None:
     """One step of Adam or AdamW; options as in `reference.adam`."""
     _kernels(([param], [exp_avg], [exp_avg_sq]), [grad]).adam(param, grad, exp_avg, exp_avg_sq, **options)
@@ -71,6 +89,9 @@ def adam_all(
     """`adam` for each parameter; `steps`, arrays of one number, count each one's steps and are counted up first."""
     grads = [in_rows(grad) for grad in grads]
     module = _kernels((params, exp_avgs, exp_avg_sqs), grads)
+    if module is reference:
+        grads, params, exp_avgs, exp_avg_sqs = _turned(grads, params, exp_avgs, exp_avg_sqs)
+        module = _kernels((params, exp_avgs, exp_avg_sqs), grads)
     if module is not reference and all(type(s) is np.ndarray and s.dtype == np.float32 for s in steps):
         module.adam_all(params, grads, exp_avgs, exp_avg_sqs, steps, maximize=maximize, **options)
         return
@@ -83,6 +104,10 @@ def sgd_all(params: Arrays, grads: Arrays, bufs: Arrays | None, *, maximize: boo
     """`sgd` for each parameter; `bufs` is None where there is no momentum."""
     grads = [in_rows(grad) for grad in grads]
     module = _kernels((params,) if bufs is None else (params, bufs), grads)
+    if module is reference:
+        grads, params, *rest = _turned(grads, params, *([] if bufs is None else [bufs]))
+        bufs = rest[0] if rest else None
+        module = _kernels((params,) if bufs is None else (params, bufs), grads)
     if module is not reference:
         module.sgd_all(params, grads, bufs, maximize=maximize, **options)
         return
