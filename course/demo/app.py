@@ -62,9 +62,9 @@ class Handlers:
             ids = session.read_prompt(reader, prompt)
             run = self._beams if strategy == BEAM_SEARCH else self._tokens
             for note, page, text, written in run(reader, prompt, ids, settings, stopped):
-                state = {"model": model, "ids": [*ids, *written]}
-                yield note, page, text, state, *buttons(running=True)
-            yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *buttons(running=False)
+                shown = note, page, text, {"model": model, "ids": [*ids, *written]}
+                yield *shown, *buttons(running=True)
+            yield *shown, *buttons(running=False)
         except (ModelError, ValueError) as error:
             yield coloring.note(str(error), "error"), gr.skip(), gr.skip(), gr.skip(), *buttons(running=False)
         except Exception as error:
@@ -202,6 +202,7 @@ def build(shelf: Shelf) -> gr.Blocks:
                     info="The model continues it. Shift+Enter is Generate.",
                     lines=3,
                     max_lines=10,
+                    elem_id="prompt",
                 )
                 with gr.Row(elem_classes="actions"):
                     generate = gr.Button("Generate", variant="primary", elem_id="generate")
@@ -212,13 +213,18 @@ def build(shelf: Shelf) -> gr.Blocks:
                         page = gr.HTML(coloring.empty(), elem_id="page")
                     with gr.Tab("Attention", id="attention") as map_tab:
                         with gr.Row():
-                            layer = gr.Slider(1, 1, 1, step=1, label="Layer", elem_id="layer", min_width=140)
-                            head = gr.Slider(1, 1, 1, step=1, label="Head", elem_id="head", min_width=140)
+                            layer = gr.Slider(1, 64, 1, step=1, label="Layer", elem_id="layer", min_width=140)
+                            head = gr.Slider(1, 64, 1, step=1, label="Head", elem_id="head", min_width=140)
                             shown = gr.Slider(8, 128, 32, step=8, label="Last tokens shown", min_width=140)
                         picture = gr.HTML(elem_id="attention")
                     with gr.Tab("Plain text", id="plain"):
                         plain = gr.Textbox(
-                            label="Prompt and text", lines=12, max_lines=30, interactive=False, buttons=["copy"]
+                            label="Prompt and text",
+                            lines=12,
+                            max_lines=30,
+                            interactive=False,
+                            buttons=["copy"],
+                            elem_id="plain",
                         )
             with gr.Column(scale=2, min_width=320):
                 model = gr.Dropdown(list(shelf.sources), value=first.name, label="Model", elem_id="model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,14 +12,6 @@ from typing import Any
 from ..sprints import ROOT
 
 KEPT = ROOT / "sprints" / "09_train_gpt2" / "model"
-# The names that GPT.from_pretrained knows, with the repositories that hold them.
-HUB = {
-    "gpt2": "openai-community/gpt2",
-    "gpt2-medium": "openai-community/gpt2-medium",
-    "gpt2-large": "openai-community/gpt2-large",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "distilgpt2": "distilbert/distilgpt2",
-}
 MOST = 512  # new tokens at once
 
 
@@ -100,18 +92,20 @@ def sources(names: Iterable[str] = ()) -> list[Source]:
     ModelError for a name that is neither a folder nor a GPT-2.
     """
     found = [*map(_named, names), _kept(), _sorter()]
-    found += [_hub(name) for name in HUB if in_cache(name)]
+    found += [_hub(name) for name in _known() if in_cache(name)]
     return list({source.name: source for source in found}.values())
 
 
 def _named(name: str) -> Source:
-    if name in HUB:
-        return _hub(name)
     folder = Path(name).expanduser().resolve()
-    if not folder.is_dir():
-        raise ModelError(f"{name} is neither a folder with a model nor one of {', '.join(HUB)}.")
-    about = f"The model in the folder {folder.name}, with its tokenizer."
-    return Source(folder.name, about, "", lambda: _open(folder))
+    if name not in _known() and folder.is_dir():
+        about = f"The model in the folder {folder.name}, with its tokenizer."
+        return Source(folder.name, about, "", lambda: _open(folder))
+    if name in _known() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _hub(name)
+    raise ModelError(
+        f"{name} is neither a folder with a model nor one of {', '.join(_known())}, nor of the form owner/name."
+    )
 
 
 def _kept() -> Source:
@@ -130,20 +124,22 @@ def _sorter() -> Source:
 
 
 def _hub(name: str) -> Source:
-    about = f"OpenAI's {name}, trained on pages of the web in 2019; its weights come from your Hugging Face cache."
+    about = "A model of GPT-2's architecture on Hugging Face's hub; it is downloaded if it is not in your cache yet."
+    if name in _known():
+        about = f"OpenAI's {name}, trained in 2019 on pages of the web."
     if name == "distilgpt2":
-        about = "A GPT-2 of half the depth, trained by Hugging Face to do as the larger one does; from your cache."
+        about = "Half as deep as the smallest GPT-2, and trained by Hugging Face to do the same."
     return Source(name, about, "The best thing about mathematics is", lambda: _open(name), usual=60)
 
 
-def _open(place: str | os.PathLike) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder, or of a name of GPT-2."""
-    from shared.models import GPT, load_pretrained
+def _open(place: str | Path) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder, or of a name on the hub."""
+    from shared.models import GPT
+    from shared.models.hub import pretrained_folder
     from shared.text import load_tokenizer
 
-    if isinstance(place, Path):
-        return load_pretrained(place), load_tokenizer(place)
-    return GPT.from_pretrained(place), None
+    folder = pretrained_folder(place)
+    return GPT.from_pretrained(folder), load_tokenizer(folder)
 
 
 def _load_sorter() -> tuple[Any, Any]:
@@ -154,8 +150,15 @@ def _load_sorter() -> tuple[Any, Any]:
     return load_sorter(), CharVocabulary(list(LETTERS))
 
 
+def _known() -> dict[str, Any]:
+    from shared.models.hub import KNOWN
+
+    return KNOWN
+
+
 def in_cache(name: str) -> bool:
     """Whether the weights of this GPT-2 lie in the user's Hugging Face cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(HUB[name], "model.safetensors"), str)
+    known = _known()[name]
+    return isinstance(try_to_load_from_cache(known.repo, "model.safetensors", revision=known.revision), str)
