@@ -428,7 +428,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         raise RuntimeError(f"selected index k out of range: k={k}, but dimension {dim} has size {n}")
     if not input.array.ndim:
         return TopK(input.clone(), Tensor(xp(input.array).zeros((), dtypes.int64)))
-    if xp(input.array) is np and 0 < 2 * k <= n and n >= FEW:
+    if xp(input.array) is np and 0 < k < n and n >= FEW:
         best = Tensor(_few_of_many(input.array, k, dim, largest))
     else:
         order = argsort(input, dim, descending=largest)
@@ -439,13 +439,16 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def _few_of_many(array: Any, k: int, dim: int, largest: bool) -> np.ndarray:
     """The first k indices of `argsort`, of which only what is as extreme as the k-th is sorted; NaN is the largest."""
     lines = np.moveaxis(array.astype(dtypes.float32) if array.dtype == dtypes.bfloat16 else array, dim, -1)
-    place = lines.shape[-1] - k if largest else k - 1
-    edges = np.partition(lines, place, axis=-1)[..., place]
-    best = np.empty((*edges.shape, k), dtypes.int64)
-    for at in np.ndindex(edges.shape):
-        behind = lines[at] < edges[at] if largest else lines[at] > edges[at]
-        (found,) = (~behind).nonzero()
-        best[at] = found[argsort(Tensor(lines[at][found]), 0, descending=largest).array[:k]]
+    best = np.empty((*lines.shape[:-1], k), dtypes.int64)
+    for at in np.ndindex(lines.shape[:-1]):
+        line = lines[at]
+        last = line.min() if largest else line.max()
+        inside = line[line > last if largest else line < last]  # partition is slow on many equals, as −inf often are
+        if k <= len(inside):
+            place = len(inside) - k if largest else k - 1
+            last = np.partition(inside, place)[place]
+        (found,) = (~(line < last if largest else line > last)).nonzero()
+        best[at] = found[argsort(Tensor(line[found]), 0, descending=largest).array[:k]]
     return np.ascontiguousarray(np.moveaxis(best, -1, dim))
 
 

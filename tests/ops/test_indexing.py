@@ -217,8 +217,9 @@ def test_wrong_arguments_are_explained(call, error, message):
 def test_topk_without_a_full_sort_is_the_start_of_one(shape, dim, dtype, largest):
     """Of a few among many only those are sorted: with ties in order, NaN as the largest, infinities at the ends."""
     rng = np.random.default_rng(0)
-    for spread in (0, 2, 50):  # all equal; many ties; few
-        values = np.round(rng.normal(0, spread, shape))
+    for spread in (0, 2, 50, -1):  # all equal; many ties; few; most at one end
+        values = np.round(rng.normal(0, abs(spread), shape))
+        values = np.where(rng.random(shape) < 0.95, -9 if largest else 9, values) if spread < 0 else values
         if dtype.kind != "i" and values.size:
             values.reshape(-1)[rng.integers(0, values.size, 30)] = rng.choice([np.nan, np.inf, -np.inf, -0.0], 30)
         x = shared.tensor(values, dtype=dtype)
