@@ -155,7 +155,11 @@ def _log_probs(
 ) -> Tensor:
     """ln p (n, V) of what follows each of the running texts, after the config's processors.
 
-    The caches hold the texts of the last step, each of the running ones continues one of those: that of its row.
+    The logits that `read` gives are made ln p, in float32, and `process` works on those, with the whole texts (`start`
+    and what is new) and their new tokens. Before the first step the caches are empty, and the prompt is read. Later
+    they hold the texts of the step before, without their last tokens: running text i continues that in row `rows[i]`,
+    so the caches `select` these rows, and the last token of each text is read. Where they hold block_size tokens, new
+    ones take their places in the list `caches`, and what `context` gives is read.
     """
     new = [beam.ids for beam in running]
     seen = [[*start, *ids] for ids in new]

@@ -39,7 +39,11 @@ class GenerationCache(nn.KVCache):
         return super().update(keys, values)
 
     def _room(self, old: Tensor | None, new: Tensor, total: int) -> Any:
-        """A new array (B, H, room, E) like `new`: `total` tokens, rounded up to whole blocks, old tokens in front."""
+        """A new array (B, H, room, E) of the library and dtype of `new`, with the old tokens, if any, in front.
+
+        Room for `total` tokens, rounded up to whole blocks of `self.block`; no more than `self.max_len`, if that is
+        given. What stands behind the old tokens does not matter: `update` writes there.
+        """
         batch, heads, _, width = new.shape
         room = -(-total // self.block) * self.block
         room = room if self.max_len is None else min(room, self.max_len)
@@ -49,7 +53,11 @@ class GenerationCache(nn.KVCache):
         return made
 
     def crop(self, length: int) -> None:
-        """Forgets all tokens after the first `length`; their room stays. ValueError for more than there are."""
+        """Forgets all tokens after the first `length`; their room stays. ValueError below 0 and above len(self).
+
+        `self.keys` and `self.values`, (B, H, len(self), E) or None, say what is remembered; what lies behind that in
+        the rooms is written over by the next `update`.
+        """
         if not 0 <= length <= len(self):
             raise ValueError(f"GenerationCache: there are {len(self)} tokens, {length} cannot be kept")
         if self.keys is not None:
@@ -59,6 +67,8 @@ class GenerationCache(nn.KVCache):
         """Keeps the rows whose numbers are in `rows`, int64 (new B,), in that order; a row may be there twice.
 
         For beams, of which the best go on in several ways, and for batches of which some texts are finished.
+        `self._rooms` are the arrays of keys and of values, (B, H, room, E), that the next `update` writes into;
+        `self.keys` and `self.values` are Tensors of their first len(self) tokens. An empty cache stays empty.
         """
         length = len(self)
         if self._rooms:

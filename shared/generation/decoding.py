@@ -58,7 +58,15 @@ def stream(
 
 
 def _steps(model: Any, seen: list[list[int]], config: GenerationConfig, generator: Generator | None) -> Iterator[Step]:
-    """The loop of `stream`. `seen` are the ids of each text so far; finished texts are read on, but not continued."""
+    """The loop of `stream`: yields a `Step` for each token. `seen` are the ids of each text so far, which grow.
+
+    Each time: `read` gives the logits (B, V) of what follows ids, the caches and the padding; `process` changes them by
+    the texts (`seen`) and their new tokens (`new`), `choose` takes one token for each. At first, and whenever the
+    caches hold block_size tokens, `context` says what is read of each text, `pad_left` makes ids and padding of it, and
+    the caches are new (`new_caches`); else the tokens that were chosen are read, (B, 1).
+    A text is finished with a token of `config.stop_tokens`, which is yielded; from then on it yields None, though it is
+    read on with the others. When all are finished, or after `config.max_new_tokens`, there is nothing more.
+    """
     new: list[list[int]] = [[] for _ in seen]
     finished = [False] * len(seen)
     caches = new_caches(model)
@@ -122,10 +130,13 @@ def read_last(
 
 
 def context(texts: list[list[int]], block_size: int, first: bool) -> list[list[int]]:
-    """What the model is to read of each text: all of it at first; later, when the context is full, its last half.
+    """What the model is to read of each text: all of it at first; later, when the context is full, its last part.
 
-    That half leaves room for as many tokens before it has to be done again. Positions move with it, so that nothing
-    that was cached can be kept. A text that is shorter than the half is kept whole.
+    That is block_size // 2 tokens, and at least one: there is room for as many before it has to be done again.
+    Positions move with it, so that nothing that was cached can be kept. A text that is shorter is read whole.
+
+    >>> context([[1, 2, 3, 4, 5], [6]], block_size=4, first=False)
+    [[4, 5], [6]]
     """
     return texts if first else [text[-max(1, block_size // 2) :] for text in texts]
 

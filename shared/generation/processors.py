@@ -5,6 +5,7 @@ dtype; the input stays as it is. A token that may not be drawn has the score −
 be put one after the other; `shared.generation.process` has them in the usual order.
 
 `seen` is what each row holds so far, prompt and new tokens, and `new` only the new ones: lists of B lists of ids.
+Each function looks at what it is given with `check_logits` first.
 """
 
 from __future__ import annotations

@@ -315,7 +315,12 @@ class Reader:
         return self.read(text, 1)
 
     def crop(self, length: int) -> None:
-        """Forgets what was read after the first `length` tokens of the text: it will go on differently from there."""
+        """Forgets what was read after the first `length` tokens of the text: it will go on differently from there.
+
+        The caches begin with token `self.start` of the text. Where nothing of what they hold would stay, length ≤
+        start, reading begins again half a context before (`_restart`). What was not read cannot be forgotten: a
+        `length` above `held` changes nothing.
+        """
         if length <= self.start:
             self._restart(length)
         for cache in self.caches:
