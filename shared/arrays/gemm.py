@@ -9,11 +9,14 @@ import numpy as np
 
 from shared.arrays import cublas, dtypes, threads
 from shared.arrays.device import xp
+from shared.arrays.kernels import linear
 
 # From here on the rows are summed by a product with ones: faster from 64 rows on (512 columns: 3.5 µs to 4.7), at most
 # 1 µs slower below. A lower or higher bound rounds differently, and with it every committed training result.
 _ROWS_BY_PRODUCT = 8
 _SHARED_FROM = 1 << 20  # multiplications in a stack of products; below, threads cost more than they save
+_LARGE = 1 << 18  # numbers in a weight that no cache holds: a product with few rows is as fast as it can be read
+_BOUND_BY_MEMORY = 8  # rows up to which a kernel that reads it in order is faster than BLAS; see kernels/linear/cpu.py
 _FEW_ROWS = 128  # up to here OpenBLAS multiplies W Xᵀ faster than X Wᵀ (64×784 by 512×784: 80 GFLOP/s, not 70)
 
 
@@ -58,9 +61,15 @@ def _stack(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def matmul_transposed(x: Any, weight: Any) -> Any:
     """x @ weight.T for matrices (n, k) and (m, k), row-major."""
+    if xp(x) is np and 0 < len(x) <= _BOUND_BY_MEMORY and weight.size >= _LARGE and _in_order(x, weight):
+        return linear.few_rows(x, weight)
     if xp(x) is np and len(x) <= _FEW_ROWS and len(x) < len(weight):
         return np.ascontiguousarray(matmul(weight, x.T).T)
     return matmul(x, weight.T)
+
+
+def _in_order(x: np.ndarray, weight: np.ndarray) -> bool:
+    return x.dtype == weight.dtype and x.dtype in (dtypes.float32, dtypes.float64) and weight.flags.c_contiguous
 
 
 def column_sums(a: Any) -> Any:

@@ -44,6 +44,19 @@ def _kernels(written: Sequence[Arrays], *read: Arrays) -> ModuleType:
     return select("optim", *[a for column in columns for a in column])
 
 
+_STRIP = 128  # rows that are copied at a time: a matrix of 3,072 × 768 takes 3 ms, and 10 ms in one go
+
+
+def _transposed(matrix: Any) -> Any:
+    """matrix.T in rows; where they have to be copied, in strips that stay in the processor's cache."""
+    if type(matrix) is not np.ndarray or matrix.T.flags.c_contiguous:
+        return in_rows(matrix.T)
+    rows = np.empty(matrix.shape[::-1], matrix.dtype)
+    for i in range(0, len(matrix), _STRIP):
+        rows[:, i : i + _STRIP] = matrix[i : i + _STRIP].T
+    return rows
+
+
 def _turned(grads: Arrays, *written: Arrays) -> tuple[list[Any], ...]:
     """The same numbers with each parameter that lies by columns turned into rows, and its gradient and state with it.
 
@@ -57,7 +70,7 @@ def _turned(grads: Arrays, *written: Arrays) -> tuple[list[Any], ...]:
         for row in zip(*written, strict=True)
     ]
     grads = [
-        grad if new[0] is old else in_rows(grad.T) for grad, new, old in zip(grads, turned, written[0], strict=True)
+        grad if new[0] is old else _transposed(grad) for grad, new, old in zip(grads, turned, written[0], strict=True)
     ]
     return grads, *(list(column) for column in zip(*turned, strict=True))
 

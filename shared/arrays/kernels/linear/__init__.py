@@ -1,0 +1,15 @@
+"""A product with a large weight for a few rows, as generation needs it; the formula is in reference.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.arrays.kernels import in_rows, select
+
+__all__ = ["few_rows"]
+
+
+def few_rows(x: Any, weight: Any) -> Any:
+    """`reference.few_rows`: x (n, k) times the transpose of weight (m, k), (n, m)."""
+    x = in_rows(x)
+    return select("linear", x, weight).few_rows(x, weight)
