@@ -41,7 +41,7 @@ STRATEGIES = {  # name: what it does, the options that belong to it
 }
 USUAL = {"temperature": 1.0, "top_k": 10, "top_p": 0.9, "min_p": 0.1, "beams": 4, "length_penalty": 1.0}
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size")
-DRAFTS = ("ngrams", "block")  # those of this sprint, for the kept model
+DRAFTS = ("ngrams", "small")  # those of this sprint, for the kept model
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
