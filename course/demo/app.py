@@ -31,8 +31,18 @@ TITLE = "Sprint to GPT: write with a model"
 
 
 def theme() -> Any:
-    """Gradio's plain theme with the system's fonts."""
-    return gr.themes.Default(primary_hue="sky", neutral_hue="slate", **FONTS)
+    """Gradio's plain theme with the system's fonts, and greys and blues that can be read on their grounds."""
+    plain = gr.themes.Default(primary_hue="sky", neutral_hue="slate", **FONTS)
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="#0072b2",
+        button_primary_background_fill_hover="#005a8c",
+        button_primary_background_fill_dark="#0072b2",
+        button_primary_background_fill_hover_dark="#005a8c",
+    )
 
 
 class Handlers:
@@ -205,8 +215,8 @@ def build(shelf: Shelf) -> gr.Blocks:
                     elem_id="prompt",
                 )
                 with gr.Row(elem_classes="actions"):
-                    generate = gr.Button("Generate", variant="primary", elem_id="generate")
-                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+                    generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=110)
+                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=110)
                 note = gr.HTML(coloring.note("Ready."), elem_id="note")
                 with gr.Tabs():
                     with gr.Tab("Text", id="text") as text_tab:
@@ -215,7 +225,7 @@ def build(shelf: Shelf) -> gr.Blocks:
                         with gr.Row():
                             layer = gr.Slider(1, 64, 1, step=1, label="Layer", elem_id="layer", min_width=140)
                             head = gr.Slider(1, 64, 1, step=1, label="Head", elem_id="head", min_width=140)
-                            shown = gr.Slider(8, 128, 32, step=8, label="Last tokens shown", min_width=140)
+                            shown = gr.Slider(8, 128, 32, step=8, label="Tokens shown", min_width=140)
                         picture = gr.HTML(elem_id="attention")
                     with gr.Tab("Plain text", id="plain"):
                         plain = gr.Textbox(
@@ -233,7 +243,7 @@ def build(shelf: Shelf) -> gr.Blocks:
                 sentence = gr.HTML(coloring.note(STRATEGIES[DEFAULT].sentence), elem_id="sentence")
                 sliders = {name: slider(name, name in STRATEGIES[DEFAULT].parameters) for name in TOP}
                 tokens = gr.Slider(1, MOST, first.usual, step=1, label="Number of tokens", elem_id="tokens")
-                with gr.Row(equal_height=True):
+                with gr.Row(elem_classes="seed"):
                     seed = gr.Number(
                         0,
                         label="Seed",

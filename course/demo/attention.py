@@ -41,12 +41,13 @@ def draw(weight: np.ndarray, labels: Sequence[str], layer: int, head: int, shown
     total = len(weight)
     weight, labels = weight[-shown:, -shown:], [visible(text, spaces=True)[:12] for text in labels[-shown:]]
     text = describe(weight, labels, layer, head)
-    cut = f" Shown are the last {len(weight)} of {total} tokens." if len(weight) < total else ""
+    cut = f" Shown are the last {len(weight)} of {total} tokens; a row adds up to 1 with those left out."
+    cut = cut if len(weight) < total else " A row adds up to 1."
     return (
         f'<figure class="attention"><img alt="{escape(text)}" '
         f'src="data:image/png;base64,{base64.b64encode(_png(weight, labels, layer, head)).decode()}">'
-        f"<figcaption>{escape(text + cut)} A row is a token that looks, a column one that it looks at; grey are the "
-        f"tokens that come later, which it cannot see. The weights of a row add up to 1.</figcaption></figure>"
+        f"<figcaption>{escape(text)} A row is a token that looks, a column one that it looks at; grey are the tokens "
+        f"that come later, which it cannot see.{cut}</figcaption></figure>"
     )
 
 
@@ -71,7 +72,7 @@ def _png(weight: np.ndarray, labels: Sequence[str], layer: int, head: int) -> by
     from matplotlib.figure import Figure
 
     size = len(weight)
-    figure = Figure(figsize=(7.2, 6.6), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(6.4, 5.8), dpi=170, facecolor="white", layout="constrained")
     axis = figure.add_subplot()
     causal = np.ma.masked_where(np.triu(np.ones((size, size), bool), 1), weight)
     axis.set_facecolor("0.92")
@@ -79,10 +80,10 @@ def _png(weight: np.ndarray, labels: Sequence[str], layer: int, head: int) -> by
     axis.set_title(f"Attention weights, layer {layer + 1}, head {head + 1}", loc="left", fontweight="bold", fontsize=12)
     axis.set_xlabel("token that is looked at")
     axis.set_ylabel("token that looks")
-    places = range(0, size, max(1, -(-size // SHOWN)))
-    letters = 9 if size <= 24 else 6.5
+    places = list(range(0, size, max(1, -(-size // SHOWN))))
+    letters = min(10.0, 300 / len(places))
     for ticks in (axis.set_xticks, axis.set_yticks):
-        ticks(list(places), [labels[i] for i in places], fontsize=letters, family="monospace", parse_math=False)
+        ticks(places, [labels[i] for i in places], fontsize=letters, family="monospace", parse_math=False)
     if max(map(len, labels)) > 2:
         axis.tick_params(axis="x", rotation=90)
     figure.colorbar(image, ax=axis, shrink=0.8, label="weight")

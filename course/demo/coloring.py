@@ -65,8 +65,10 @@ def surprise(bits: float) -> float:
     return min(1.0, max(0.0, bits / MOST_BITS))
 
 
-def token(choice: Choice) -> str:
+def token(choice: Choice, with_card: bool = True) -> str:
     """A token of the text with its card, which the style sheet shows while the token is pointed at or has the focus."""
+    if not with_card:
+        return f'<span class="token" style="--s:{surprise(choice.bits):.2f}">{escape(visible(choice.label))}</span>'
     return (
         f'<span class="token" tabindex="0" style="--s:{surprise(choice.bits):.2f}">{escape(visible(choice.label))}'
         f"{card(choice)}</span>"
@@ -76,8 +78,8 @@ def token(choice: Choice) -> str:
 def card(choice: Choice) -> str:
     """The table of what could have come: the likeliest tokens, and the one that came, if it is not among them."""
     head = (
-        f'<span class="card-head"><b>{escape(visible(choice.label, spaces=True))}</b> came with '
-        f"{percent(choice.probability)}, choice number {choice.rank:,} of the model ({choice.bits:.1f} bits)</span>"
+        f'<span class="card-head"><b>{escape(visible(choice.label, spaces=True))}</b> had '
+        f"{percent(choice.probability)}: choice {choice.rank:,} of the model, {choice.bits:.1f} bits of surprise</span>"
     )
     drawn = choice.drawn is not None
     columns = "<span>token</span><span>model</span><span></span>" + ("<span>strategy</span>" if drawn else "")
@@ -105,12 +107,13 @@ LEGEND = (
 
 
 def page(prompt: str, choices: Sequence[Choice], running: bool = False) -> str:
-    """The prompt and what was written after it."""
-    written = "".join(map(token, choices))
-    cursor = '<span class="cursor" aria-hidden="true"></span>' if running else ""
+    """The prompt and what was written after it; while that is going on, sent ten times a second, without cards."""
+    written = "".join(token(choice, with_card=not running) for choice in choices)
+    if running:
+        written += '<span class="cursor" aria-hidden="true"></span>'
     return (
-        f'<div class="paper">{LEGEND}<div class="text"><span class="prompt">{escape(visible(prompt))}</span>'
-        f"{written}{cursor}</div></div>"
+        f'<div class="paper{" running" if running else ""}">{LEGEND}<div class="text">'
+        f'<span class="prompt">{escape(visible(prompt))}</span>{written}</div></div>'
     )
 
 

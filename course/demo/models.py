@@ -57,7 +57,7 @@ class Reader:
         c = self.model.config
         return (
             f"{self.model.num_parameters():,} parameters: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide; "
-            f"{c.vocab_size:,} tokens, and it looks at {c.block_size:,} of them at most."
+            f"{c.vocab_size:,} tokens to choose from, and it looks at the last {c.block_size:,} of a text."
         )
 
 

@@ -395,7 +395,7 @@ def test_hostile_text_stays_text_everywhere() -> None:
 
 def test_a_card_has_the_alternatives_and_the_token_that_came() -> None:
     card = Tags(coloring.card(choice("a", rank=7, p=0.012))).text
-    assert "a came with 1.2 %, choice number 7" in card and "6.4 bits" in card
+    assert "a had 1.2 %: choice 7 of the model" in card and "6.4 bits" in card
     assert card.endswith("a1.2 %50 %")  # below the five
     assert coloring.card(choice("a")).count("row chosen") == 1
 
