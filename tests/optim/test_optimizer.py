@@ -477,7 +477,7 @@ def matrices(turned):
     """Three parameters with gradients, the same numbers each time; the matrices lie by columns where `turned`."""
     rng = np.random.default_rng(0)
     params = []
-    for shape in ((4, 6), (5,), (3, 2)):
+    for shape in ((4, 6), (5,), (300, 2)):
         numbers = rng.normal(size=shape).astype("float32")
         params.append(nn.Parameter(shared.from_numpy(np.asfortranarray(numbers) if turned else numbers)))
         params[-1].grad = shared.from_numpy(rng.normal(size=shape).astype("float32"))

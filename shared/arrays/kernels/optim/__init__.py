@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -57,22 +58,23 @@ def _transposed(matrix: Any) -> Any:
     return rows
 
 
-def _turned(grads: Arrays, *written: Arrays) -> tuple[list[Any], ...]:
-    """The same numbers with each parameter that lies by columns turned into rows, and its gradient and state with it.
+def _by_columns(a: Any) -> bool:
+    return a.ndim == 2 and a.flags.f_contiguous and not a.flags.c_contiguous
 
-    A matrix loaded as a transposed view of a file is one. What is turned is a view; where the gradient lies otherwise
-    it is copied.
+
+def _one_by_one(update: Callable, params: Arrays, grads: Arrays, *states: Arrays, **options: Any) -> bool:
+    """`update` for one parameter after the other, where matrices among them lie by columns; False where none does.
+
+    A matrix that is a transposed view of a file lies so. Turned over it lies by rows, and its state with it; a gradient
+    that lies otherwise is copied, one at a time, so that no second set of all gradients is in memory.
     """
-    if not grads:
-        return list(grads), *map(list, written)
-    turned = [
-        [a.T if a.ndim == 2 and not a.flags.c_contiguous and a.flags.f_contiguous else a for a in row]
-        for row in zip(*written, strict=True)
-    ]
-    grads = [
-        grad if new[0] is old else _transposed(grad) for grad, new, old in zip(grads, turned, written[0], strict=True)
-    ]
-    return grads, *(list(column) for column in zip(*turned, strict=True))
+    if not any(_by_columns(param) for param in params):
+        return False
+    for param, grad, *state in zip(params, grads, *states, strict=True):
+        if _by_columns(param):
+            param, grad, state = param.T, _transposed(grad), [a.T for a in state]
+        update([param], [grad], *[[a] for a in state], **options)
+    return True
 
 
 def adam(param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, **options: Any) -> None:
@@ -102,9 +104,9 @@ def adam_all(
     """`adam` for each parameter; `steps`, arrays of one number, count each one's steps and are counted up first."""
     grads = [in_rows(grad) for grad in grads]
     module = _kernels((params, exp_avgs, exp_avg_sqs), grads)
-    if module is reference:
-        grads, params, exp_avgs, exp_avg_sqs = _turned(grads, params, exp_avgs, exp_avg_sqs)
-        module = _kernels((params, exp_avgs, exp_avg_sqs), grads)
+    state = (exp_avgs, exp_avg_sqs, steps)
+    if module is reference and _one_by_one(adam_all, params, grads, *state, maximize=maximize, **options):
+        return
     if module is not reference and all(type(s) is np.ndarray and s.dtype == np.float32 for s in steps):
         module.adam_all(params, grads, exp_avgs, exp_avg_sqs, steps, maximize=maximize, **options)
         return
@@ -117,10 +119,10 @@ def sgd_all(params: Arrays, grads: Arrays, bufs: Arrays | None, *, maximize: boo
     """`sgd` for each parameter; `bufs` is None where there is no momentum."""
     grads = [in_rows(grad) for grad in grads]
     module = _kernels((params,) if bufs is None else (params, bufs), grads)
-    if module is reference:
-        grads, params, *rest = _turned(grads, params, *([] if bufs is None else [bufs]))
-        bufs = rest[0] if rest else None
-        module = _kernels((params,) if bufs is None else (params, bufs), grads)
+    state = () if bufs is None else (bufs,)
+    update = functools.partial(sgd_all, bufs=None) if bufs is None else sgd_all
+    if module is reference and _one_by_one(update, params, grads, *state, maximize=maximize, **options):
+        return
     if module is not reference:
         module.sgd_all(params, grads, bufs, maximize=maximize, **options)
         return
