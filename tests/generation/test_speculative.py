@@ -80,7 +80,7 @@ def test_what_follows_accepted_tokens_has_the_distribution_of_its_place():
     """Two proposals: all pairs of tokens, those of which the first was accepted; and the third, if both were."""
     p, q = rows(*(a_distribution(4, i) for i in range(3))), rows(a_distribution(4, 7), a_distribution(4, 8))
     generator, pairs, thirds = Generator().manual_seed(1), Counter(), Counter()
-    for _ in range(8000):
+    for _ in range(5000):
         proposed = shared.multinomial(q, 1, generator=generator)[:, 0].tolist()
         accepted, following = accept(p, list(q), proposed, generator)
         text = [*proposed[:accepted], following]
@@ -88,7 +88,7 @@ def test_what_follows_accepted_tokens_has_the_distribution_of_its_place():
             pairs[text[1]] += 1
         if len(text) > 2:
             thirds[text[2]] += 1
-    assert min(sum(pairs.values()), sum(thirds.values())) > 2000
+    assert min(sum(pairs.values()), sum(thirds.values())) > 1000
     assert_drawn_from(pairs, dict(enumerate(p[1].tolist())), "second token")
     assert_drawn_from(thirds, dict(enumerate(p[2].tolist())), "the token after all proposals")
 
@@ -182,13 +182,13 @@ def check_texts(config, length, lookahead, runs):
 
 @pytest.mark.parametrize("lookahead", [1, 2, 5])
 def test_texts_have_the_large_models_distribution(lookahead):
-    check_texts(GenerationConfig(), 3, lookahead, 1500)
+    check_texts(GenerationConfig(), 3, lookahead, 1000)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_texts_have_the_distribution_of_the_settings(name):
     """Of two tokens the second depends on the first, where there are penalties, before that is even accepted."""
-    check_texts(CONFIGS[name], 2, 2, 800)
+    check_texts(CONFIGS[name], 2, 2, 600)
 
 
 def test_the_draft_alone_has_quite_another_distribution():
@@ -199,11 +199,11 @@ def test_the_draft_alone_has_quite_another_distribution():
         assert_drawn_from(wrong, text_probabilities(Table(seed=0), [0, 3, 0], 3, config), "draft")
 
 
-@pytest.mark.parametrize("lookahead", [1, 2, 3, 8])
+@pytest.mark.parametrize("lookahead", [1, 3, 8])
 @pytest.mark.parametrize("draft", ["itself", "another", "smaller context"])
 def test_at_temperature_0_the_text_is_the_greedy_one(draft, lookahead):
     """Beyond the context of 16 tokens too, with penalties, and with a stop token."""
-    for seed in range(3):
+    for seed in range(2):
         model = sharp(replace(TINY, block_size=16), seed)
         small = {"itself": model, "another": sharp(replace(TINY, n_layer=1), seed + 10)}.get(
             draft, sharp(replace(TINY, block_size=5), seed)
@@ -238,7 +238,7 @@ def test_the_number_of_tokens_in_a_round_is_what_the_formula_says():
             model.logits.copy_(shared.tensor(a_distribution(5, seed, 0.6)).log().float().expand(6, 6, 5))
     acceptance = acceptance_probability(shared.tensor(table.after([0])), shared.tensor(draft.after([0]))).item()
     generator = Generator().manual_seed(6)
-    result = speculate(table, draft, [0], GenerationConfig(max_new_tokens=1500), 3, generator)
+    result = speculate(table, draft, [0], GenerationConfig(max_new_tokens=1000), 3, generator)
     assert 0.3 < acceptance < 0.9
     assert result.tokens_per_round == pytest.approx(expected_tokens(acceptance, 3), rel=0.1)
 
@@ -246,14 +246,17 @@ def test_the_number_of_tokens_in_a_round_is_what_the_formula_says():
 # ---------------------------------------------------------------- rounds
 
 
-@pytest.mark.parametrize("stop", [5, 6, 8])
-def test_a_text_ends_with_a_stop_token_within_a_run_that_was_accepted(stop):
-    model = sharp(seed=5)
-    (wanted,) = generate(model, [[1, 2]], replace(GREEDY, stop_tokens=(stop,)))
-    found = list(speculative_stream(model, model, [1, 2], replace(GREEDY, stop_tokens=(stop,)), lookahead=7))
-    assert [token for r in found for token in r.tokens] == wanted
-    for r in found:
-        assert r.accepted <= r.proposed <= 7 and len(r.tokens) <= r.accepted + 1
+def test_a_text_ends_with_a_stop_token_within_a_run_that_was_accepted():
+    """Each token of a text as the stop token, with a draft of which everything is accepted, eight at a time."""
+    model, cut = sharp(seed=1), 0
+    (whole,) = generate(model, [[1, 2]], GREEDY)
+    for stop in set(whole):
+        wanted = whole[: whole.index(stop) + 1]
+        found = list(speculative_stream(model, model, [1, 2], replace(GREEDY, stop_tokens=(stop,)), lookahead=8))
+        assert [token for r in found for token in r.tokens] == wanted
+        assert len(found) == math.ceil(len(wanted) / 9), "the round with the stop token is the last"
+        cut += len(found[-1].tokens) <= found[-1].accepted
+    assert cut > 1, "there were stop tokens before the end of a run"
     assert until_stop([4, 2, 5, 2], (2, 9)) == [4, 2] and until_stop([4], (2,)) == [4]
 
 
@@ -267,7 +270,7 @@ def test_never_more_tokens_than_asked_for():
 
 
 class Watched:
-    """A model that notes what its caches should hold after each pass, (ids, logits), as a list of them says."""
+    """A model that notes of each pass how much was cached, what ids the caches should hold after it, and the logits."""
 
     def __init__(self, model):
         self.model, self.held, self.passes = model, [], []
@@ -276,14 +279,15 @@ class Watched:
         return getattr(self.model, name)
 
     def extend(self, ids, caches, padding=None, logits_to_keep=1):
-        self.held = self.held[: len(caches[0])] + ids[0].tolist()
+        past = len(caches[0])
+        self.held = self.held[:past] + ids[0].tolist()
         logits = self.model.extend(ids, caches, padding, logits_to_keep)
-        self.passes.append((self.held, logits[0].numpy()))
+        self.passes.append((past, self.held, logits[0].numpy()))
         return logits
 
     def check(self):
         """The logits of all passes are, within 1e-5, those that the model gives without a cache."""
-        for held, logits in self.passes:
+        for _, held, logits in self.passes:
             with shared.no_grad():
                 wanted = self.model(shared.tensor([held]))[0, -len(logits) :].numpy()
             np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-5)
@@ -299,12 +303,14 @@ def test_in_each_round_the_caches_hold_the_text_and_nothing_else(lookahead, temp
     text, outcomes, expected = [1, 2, 3], Counter(), Uncached(large.model, [1, 2, 3])
     for r in speculative_stream(large, small, text, config, lookahead):
         visible = expected.visible(text)
-        ((held, logits),) = large.passes  # one pass a round
+        ((past, held, logits),) = large.passes  # one pass a round
         proposed = held[len(visible) :]
         assert held == visible + proposed and (len(proposed), len(logits)) == (r.proposed, r.proposed + 1)
+        assert past in (0, len(visible) - 1), "no token is read twice but where the context was full"
         assert len(small.passes) == r.proposed
-        for i, (held, _) in enumerate(small.passes):  # the draft reads what was accepted, then its own proposals
+        for i, (past, held, _) in enumerate(small.passes):  # the draft reads what was accepted, then its own proposals
             assert [*text, *proposed[:i]][-len(held) :] == held
+            assert past in (0, len(held) - 1) or (i == 0 and past == len(held) - 2)
         large.check()
         small.check()
         outcomes["all" if r.accepted == r.proposed else "some" if r.accepted else "none"] += 1
@@ -356,7 +362,7 @@ def test_a_draft_needs_no_network():
     assert result.accepted > 3 and result.rounds < 24
     table, generator = Table(seed=2), Generator().manual_seed(7)
     config = GenerationConfig(max_new_tokens=2)
-    counts = Counter(tuple(speculate(table, LastTokens(4), [1], config, 2, generator).ids) for _ in range(1500))
+    counts = Counter(tuple(speculate(table, LastTokens(4), [1], config, 2, generator).ids) for _ in range(800))
     assert_drawn_from(counts, text_probabilities(table, [1], 2, config), "a draft without a network")
 
 
@@ -364,7 +370,7 @@ def test_proposals_are_drawn_from_the_rows_that_come_with_them():
     """The q of `accept` must be what the tokens were drawn from, settings and all, each after those before it."""
     draft, config = Table(seed=3), GenerationConfig(temperature=0.7, top_k=3, frequency_penalty=1.0)
     counts, generator = Counter(), Generator().manual_seed(8)
-    for _ in range(800):
+    for _ in range(600):
         proposed, q = propose(Reader(draft), [2, 0], 1, 2, config, generator)
         counts[tuple(proposed)] += 1
     assert_drawn_from(counts, text_probabilities(draft, [2, 0], 2, config, prompt_length=1), "proposals")
