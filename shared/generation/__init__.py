@@ -8,6 +8,7 @@ from shared.generation.beam import Beam, beam_search, extend_beams, length_norma
 from shared.generation.cache import GenerationCache, new_caches
 from shared.generation.config import GenerationConfig, choose, process
 from shared.generation.decoding import Step, generate, pad_left, stream
+from shared.generation.measures import distinct_n, entropy, log_probability, repetition, surprise
 from shared.generation.speculative import (
     Draft,
     Round,
@@ -34,17 +35,22 @@ __all__ = [
     "acceptance_probability",
     "beam_search",
     "choose",
+    "distinct_n",
+    "entropy",
     "expected_tokens",
     "extend_beams",
     "generate",
     "generate_text",
     "length_normalised",
+    "log_probability",
     "new_caches",
     "pad_left",
     "process",
+    "repetition",
     "residual",
     "speculate",
     "speculative_stream",
     "stream",
     "stream_text",
+    "surprise",
 ]
