@@ -329,7 +329,7 @@ class GPT(nn.Module):
     def from_pretrained(cls, name_or_folder: Any, **options: Any) -> GPT:
         """The model "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "owner/name", or the one in a folder.
 
-        Options as for `shared.models.load_pretrained`: revision, cache_dir, offline, progress, dtype.
+        Options as for `shared.models.load_pretrained`: revision, cache_dir, offline, progress, dtype, mapped.
         """
         from shared.models.pretrained import load_pretrained
 

@@ -85,14 +85,17 @@ def _places(file: BinaryIO) -> dict[str, Place]:
     return found
 
 
-def map_tensors(path: str | os.PathLike, wanted: Callable[[str], bool] | None = None) -> dict[str, np.ndarray]:
+def map_tensors(
+    path: str | os.PathLike, wanted: Callable[[str], bool] | None = None, mapped: bool = True
+) -> dict[str, np.ndarray]:
     """{name: array} of a safetensors file, views of its bytes: they reach memory when they are first looked at.
 
     The file is mapped "copy on write": where a number is changed, its page (4,096 bytes) becomes the process's own and
     the file stays as it is. Processes that look at one file share its memory. The file must not be cut or written over
     while arrays are in use; replacing it by another is no harm (on Windows it cannot be replaced meanwhile).
     A tensor that lies at an odd address is read into memory of its own instead, once. (That is so for GPT-2 itself: the
-    header of openai-community/gpt2 is 14,283 bytes long, so all its numbers lie 3 bytes off a multiple of four.)
+    header of openai-community/gpt2 is 14,283 bytes long, so all its numbers lie 3 bytes off a multiple of four.) With
+    `mapped=False` all are: that takes the time of reading, and then the processor finds them in larger pages.
     Only names for which `wanted` is true, all without it. Errors are those of `read_places`.
 
     >>> import pathlib, tempfile
@@ -107,7 +110,7 @@ def map_tensors(path: str | os.PathLike, wanted: Callable[[str], bool] | None = 
     with open(path, "rb", buffering=0) as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return {
-            name: _view(content, place) if place.aligned else _read(file, place, name, path)
+            name: _view(content, place) if mapped and place.aligned else _read(file, place, name, path)
             for name, place in places.items()
         }
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from shared.models.hugging_face import to_hugging_face
 from shared.nn.utils import skip_init
 from shared.text import ByteLevelBPE, CharVocabulary, load_tokenizer
 from shared.training import evaluate_loss, load_checkpoint, sample_text, save_checkpoint
+from tests.cuda.stand_in import in_place_of_cupy
 
 KEPT = Path(__file__).resolve().parents[2] / "sprints" / "09_train_gpt2" / "model"
 TINY = GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, dropout=0.0)
@@ -136,6 +138,26 @@ def test_parameters_are_views_of_the_file_and_training_does_not_change_it(folder
         np.testing.assert_allclose(ours.numpy(force=True), theirs.numpy(force=True), atol=1e-4, err_msg=name)
     assert digest(path / "model.safetensors") == before
     assert not np.array_equal(load_pretrained(path).norm.bias.numpy(force=True), model.norm.bias.numpy(force=True))
+
+
+def test_files_can_be_read_at_once_instead(folder):
+    path, wanted = folder
+    model = GPT.from_pretrained(path, mapped=False)
+    assert not any(isinstance(base_of(parameter.array), memoryview) for parameter in model.parameters())
+    ids = shared.tensor([[1, 2, 3]])
+    np.testing.assert_allclose(model(ids).numpy(force=True), wanted(ids).numpy(force=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_views_go_to_a_gpu_and_are_trained_there(folder, where):
+    path, wanted = folder
+    ids = shared.tensor([[1, 2, 3, 4, 5, 6]])
+    losses = [step(wanted, ids) for _ in range(3)]
+    with in_place_of_cupy() if where == "stand-in" else nullcontext():
+        model = load_pretrained(path).to("cuda")
+        assert all(parameter.device == "cuda" for parameter in model.parameters())
+        assert model.lm_head.weight is model.token_embedding.weight
+        assert [step(model, ids.to("cuda")) for _ in range(3)] == pytest.approx(losses, rel=1e-4)
 
 
 def test_nothing_is_drawn(folder):
@@ -258,6 +280,17 @@ def test_a_file_that_grows_too_large_leaves_nothing_behind(folder):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_what_a_killed_save_left_behind_is_removed_later(folder):
+    path, model = folder
+    old, young = path / ".model.safetensors.01234567.tmp", path / ".model.safetensors.89abcdef.tmp"
+    for stage in (old, young):
+        stage.mkdir()
+        (stage / "model.safetensors").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    model.save_pretrained(path)
+    assert not old.exists() and young.exists()
 
 
 def test_a_model_without_counterpart_is_refused_before_anything_is_made(tmp_path):

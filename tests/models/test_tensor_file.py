@@ -89,6 +89,8 @@ def test_arrays_are_views_of_the_file_and_changes_stay_in_memory(tmp_path):
     for name, array in found.items():
         assert type(array) is np.ndarray and array.flags.writeable and array.flags.aligned
         assert array.size == 0 or isinstance(base_of(array), memoryview), name  # of the map, not of memory of its own
+    assert not any(isinstance(base_of(array), memoryview) for array in map_tensors(path, mapped=False).values())
+    same(map_tensors(path, mapped=False), ARRAYS)
     found["weight"] += 1
     np.testing.assert_array_equal(found["weight"], ARRAYS["weight"] + 1)
     assert digest(path) == before
