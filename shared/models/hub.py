@@ -213,19 +213,31 @@ def _at_commit(source: Source, commit: str) -> Source:
 
 def _fetch_weights(source: Source) -> None:
     """model.safetensors, or the list of several files and those; ValueError where there are pickles only."""
-    try:
-        _fetch(source, WEIGHTS)
-        return
-    except ModelUnavailable as error:
-        missing = error
-    index = _fetch(source, INDEX, optional=True)
-    if index is None:
-        pickles = [] if source.offline else [name for name in PICKLES if _exists(source, name)]
-        if pickles:
-            raise ValueError(_refusal(source.repo, pickles)) from missing
-        raise missing
-    for name in sorted(set(shards_of(index).values())):
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    index = None
+    if not isinstance(_cached(source, INDEX), str):
+        try:
+            _fetch(source, WEIGHTS)
+            return
+        except ModelUnavailable as error:
+            no_network = isinstance(error.__cause__, LocalEntryNotFoundError) and not source.offline
+            if no_network or not isinstance(error.__cause__, EntryNotFoundError):
+                raise
+            missing = error
+        index = _fetch(source, INDEX, optional=True)
+        if index is None:
+            pickles = [] if source.offline else [name for name in PICKLES if _exists(source, name)]
+            raise ValueError(_refusal(source.repo, pickles)) if pickles else missing
+    for name in sorted(set(shards_of(index or _fetch(source, INDEX)).values())):
         _fetch(source, name)
+
+
+def _cached(source: Source, file: str) -> object:
+    """The path of a file, as a str, where it is in the cache; an object where it is known to be missing; else None."""
+    import huggingface_hub as hub
+
+    return hub.try_to_load_from_cache(source.repo, file, cache_dir=source.cache_dir, revision=source.revision)
 
 
 def _fetch(source: Source, file: str, optional: bool = False) -> Path | None:
@@ -236,8 +248,11 @@ def _fetch(source: Source, file: str, optional: bool = False) -> Path | None:
     import huggingface_hub as hub
     from huggingface_hub.errors import EntryNotFoundError
 
+    found = _cached(source, file)
+    there = isinstance(found, str)
+    if optional and found is not None and not there:
+        return None
     place = {"repo_id": source.repo, "filename": file, "revision": source.revision, "cache_dir": source.cache_dir}
-    there = isinstance(hub.try_to_load_from_cache(**place), str)
     options = {"local_files_only": source.offline, "endpoint": os.environ.get("HF_ENDPOINT")}
     try:
         if file == CONFIG and not there and not source.offline:

@@ -139,7 +139,8 @@ def _read_weights(folder: Path, mapped: bool) -> tuple[dict[str, Tensor], Path]:
         refuse_pickles(folder)
         return _tensors(path, mapped), path
     index = folder / INDEX
-    listed, state = shards_of(index), {}
+    listed = shards_of(index)
+    state: dict[str, Tensor] = {}
     for name in sorted(set(listed.values())):
         found = _tensors(folder / name, mapped)
         misplaced = [tensor for tensor in found if listed.get(tensor) != name]

@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Mapping
+from io import FileIO
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -122,7 +123,7 @@ def _view(content: mmap.mmap, place: Place) -> np.ndarray:
     return np.frombuffer(content, place.dtype, math.prod(place.shape), place.start).reshape(place.shape)
 
 
-def _read(file: BinaryIO, place: Place, name: str, path: str | os.PathLike) -> np.ndarray:
+def _read(file: FileIO, place: Place, name: str, path: str | os.PathLike) -> np.ndarray:
     """The array at `place`, read into memory of its own. One call reads at most 2 GB, so there may be several."""
     array = np.empty(place.shape, place.dtype)
     rest = memoryview(array.reshape(-1).view(np.uint8))

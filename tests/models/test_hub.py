@@ -115,6 +115,9 @@ def test_several_files_of_weights(server, tmp_path):
     model, ids = load(tmp_path), ids_of(2, 7)
     np.testing.assert_allclose(model(ids).numpy(force=True), model_of(SMALL)(ids).numpy(force=True), atol=1e-5)
     assert server.gets("model-1.safetensors") == server.gets("model-2.safetensors") == [None]
+    before = len(server.requests)
+    assert load(tmp_path, revision=COMMIT).config == load(tmp_path, offline=True).config == SMALL
+    assert len(server.requests) == before
 
 
 def split(files):
@@ -245,6 +248,11 @@ def test_without_a_network_what_is_there_serves_and_the_rest_is_explained(server
     assert load(tmp_path).config == SMALL
     with pytest.raises(ModelUnavailable, match=r"the hub cannot be reached: connect to a network.*09_train_gpt2"):
         load(tmp_path, "someone/else")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(ModelUnavailable, match=r"model\.safetensors of someone/tiny-gpt is not in .*cannot be reached"):
+        load(tmp_path, revision=COMMIT)
 
 
 def test_a_full_disk_is_told_as_such_and_nothing_is_left(server, tmp_path, monkeypatch):
@@ -259,6 +267,7 @@ def test_a_full_disk_is_told_as_such_and_nothing_is_left(server, tmp_path, monke
     with pytest.raises(ModelUnavailable, match=r"the disk of .*cache is full, model\.safetensors of .* does not fit"):
         load(tmp_path)
     assert not left_behind(tmp_path)
+    assert "model.safetensors.index.json" not in [file for _, file, _ in server.requests]
 
 
 def test_folders_that_do_not_exist_are_not_looked_for_on_the_hub(server, tmp_path):
