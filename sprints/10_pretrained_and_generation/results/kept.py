@@ -38,6 +38,7 @@ def windows(text: str, number: int, length: int) -> list[str]:
     >>> windows("ab\\ncd\\nef\\ngh\\n", 2, 2)
     ['ab', 'ef']
     """
-    lines = [0] + [i + 1 for i, c in enumerate(text) if c == "\n" and i + 1 + length <= len(text) and text[i + 1] != "\n"]
+    starts = [0] + [i + 1 for i, character in enumerate(text) if character == "\n"]
+    lines = [i for i in starts if i + length <= len(text) and text[i] != "\n"]
     chosen = [lines[i] for i in np.linspace(0, len(lines), number, endpoint=False).astype(int)]
     return [text[i : i + length] for i in chosen]
