@@ -277,8 +277,8 @@ def write(results: Results, seed: int) -> None:
         loops(written[0.0], drawn, real, results),
         "loops",
         alt="Left: the share of groups of 12 characters that stood in the text before, over the length: greedy text "
-        "rises steeply, temperature 0.5 a little, temperature 1 and Shakespeare stay near zero. Right: the share of "
-        "groups that a text with another beginning has too, in the same order.",
+        "rises to 45%, temperatures 0.5 and 1 and Shakespeare stay near zero. Right: the share of groups that a text "
+        "with another beginning has too: greedy above 90%, temperature 0.5 below 10%, the others below 5%.",
     )
     results.figure(
         temperatures(rows, real_rows),
