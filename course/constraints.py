@@ -19,6 +19,7 @@ from course.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
+TOGETHER = ("dev", "demo")  # extras that one set of versions has to serve
 HEADER = """\
 # Exact versions with which the course is known to work, for Python {first} to {last}; other Pythons take what
 # pyproject.toml's lower bounds allow. Made by `python -m course.constraints`: do not edit.
@@ -26,11 +27,14 @@ HEADER = """\
 
 
 def requirements(root: Path = ROOT) -> tuple[list[str], list[str]]:
-    """(what the default set-up installs, exact pins of the optional extras)."""
+    """(what the default set-up and the demo install, exact pins of the other extras).
+
+    The demo's packages narrow those of the others (Gradio's Pillow), so that they are resolved together.
+    """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    optional = [r for name, rs in extras.items() if name != "dev" for r in rs if "==" in r]
-    return [*project["dependencies"], *extras["dev"]], optional
+    optional = [r for name, rs in extras.items() if name not in TOGETHER for r in rs if "==" in r]
+    return [*project["dependencies"], *(r for name in TOGETHER for r in extras[name])], optional
 
 
 def resolve(python: str, wanted: list[str]) -> dict[str, str]:

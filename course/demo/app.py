@@ -22,7 +22,7 @@ from .turns import Stops, Turns  # noqa: E402
 
 STYLE = Path(__file__).with_name("style.css")
 PAUSE = 0.08  # seconds between two updates of a text: a browser draws no faster than people read
-FONTS = {  # of the system: nothing is loaded from anywhere
+FONTS: dict[str, Any] = {  # of the system: nothing is loaded from anywhere
     "font": ["system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"],
     "font_mono": ["ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"],
 }
@@ -64,7 +64,7 @@ class Handlers:
         *values: float,
     ) -> Iterator[dict[int, Any] | tuple]:
         """Streams (note, coloured text, plain text, what the map needs, both buttons)."""
-        stopped = self.stops.start(request.session_hash)
+        stopped = self.stops.start(str(request.session_hash))
         try:
             yield coloring.note(f"Opening {model} …"), gr.skip(), gr.skip(), gr.skip(), *buttons(running=True)
             reader = self.shelf.get(model)
@@ -75,14 +75,10 @@ class Handlers:
                 shown = note, page, text, {"model": model, "ids": [*ids, *written]}
                 yield *shown, *buttons(running=True)
             yield *shown, *buttons(running=False)
-        except (ModelError, ValueError) as error:
-            yield coloring.note(str(error), "error"), gr.skip(), gr.skip(), gr.skip(), *buttons(running=False)
         except Exception as error:
-            traceback.print_exc()
-            text = f"Something went wrong, which is a mistake of this program: {type(error).__name__}: {error}"
-            yield coloring.note(text, "error"), gr.skip(), gr.skip(), gr.skip(), *buttons(running=False)
+            yield explain(error), gr.skip(), gr.skip(), gr.skip(), *buttons(running=False)
         finally:
-            self.stops.end(request.session_hash, stopped)
+            self.stops.end(str(request.session_hash), stopped)
 
     def _settings(self, source: Source, strategy: str, most: Any, seed: Any, values: tuple) -> Settings:
         number = int(most or 0)
@@ -128,7 +124,7 @@ class Handlers:
 
     def stop(self, request: gr.Request) -> None:
         """Ends what this page is writing, before its next token."""
-        self.stops.stop(request.session_hash)
+        self.stops.stop(str(request.session_hash))
 
     # ---------------------------------------------------------------- choosing
 
@@ -142,8 +138,8 @@ class Handlers:
         prompt = source.prompt if prompt in examples else prompt
         try:
             reader = self.shelf.get(model)
-        except ModelError as error:
-            return coloring.note(str(error), "error"), prompt, tokens, gr.skip(), gr.skip()
+        except Exception as error:
+            return explain(error), prompt, tokens, gr.skip(), gr.skip()
         config, about = reader.model.config, f"{source.about} {reader.summary}"
         layers = gr.Slider(maximum=config.n_layer, value=1, label=f"Layer, of {config.n_layer}")
         heads = gr.Slider(maximum=config.n_head, value=1, label=f"Head, of {config.n_head}")
@@ -165,8 +161,8 @@ class Handlers:
                 weights = attention.weights(reader.model, ids, int(layer) - 1, int(head) - 1)
             labels = [session.label(reader.tokenizer, i) for i in ids]
             return attention.draw(weights, labels, int(layer) - 1, int(head) - 1, int(shown))
-        except (ModelError, ValueError) as error:
-            return coloring.note(str(error), "error")
+        except Exception as error:
+            return explain(error)
 
     def attention_if_open(self, is_open: bool, *values: Any) -> Any:
         """The map after a new text, where it is looked at."""
@@ -175,6 +171,15 @@ class Handlers:
 
 def _plain(prompt: str, choices: list[session.Choice]) -> tuple[str, list[int]]:
     return prompt + "".join(c.text for c in choices), [c.token for c in choices]
+
+
+def explain(error: Exception) -> str:
+    """An error as a note; one that nobody thought of goes to the terminal too."""
+    if isinstance(error, (ModelError, ValueError)):
+        return coloring.note(str(error), "error")
+    traceback.print_exception(error)
+    text = f"Something went wrong, which is a mistake of this program: {type(error).__name__}: {error}"
+    return coloring.note(text, "error")
 
 
 def buttons(running: bool) -> tuple:

@@ -57,7 +57,7 @@ def describe(weight: np.ndarray, labels: Sequence[str], layer: int, head: int) -
     text = f"Attention of layer {layer + 1}, head {head + 1}, {size} tokens."
     others = np.tril(weight, -1)
     if others.any():
-        q, k = np.unravel_index(others.argmax(), others.shape)
+        q, k = divmod(int(others.argmax()), size)
         text += (
             f" The strongest look back: {labels[q]}, token {q + 1}, at {labels[k]}, token {k + 1}: {others[q, k]:.2f}."
         )

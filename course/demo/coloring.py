@@ -128,7 +128,8 @@ def empty() -> str:
 def beams(prompt: str, texts: Sequence[Text]) -> str:
     """The best text in colours, and the others of a beam search below it, with their scores."""
     rows = "".join(
-        f'<tr><td>{i}</td><td class="score">{text.score:.3f}</td><td class="score">{text.log_prob:.2f}</td>'
+        f'<tr><td>{i}</td><td class="score">{_minus(f"{text.score:.3f}")}</td>'
+        f'<td class="score">{_minus(f"{text.log_prob:.2f}")}</td>'
         f'<td class="written">{escape(visible("".join(c.label for c in text.choices)))}</td></tr>'
         for i, text in enumerate(texts, 1)
     )
@@ -138,6 +139,10 @@ def beams(prompt: str, texts: Sequence[Text]) -> str:
         f"<tbody>{rows}</tbody></table>"
     )
     return page(prompt, texts[0].choices if texts else []) + (table if len(texts) > 1 else "")
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
 
 
 def note(text: str, kind: str = "") -> str:

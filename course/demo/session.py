@@ -204,9 +204,8 @@ def write(
     while not stopped.is_set():
         with turns:
             step = next(steps, None)
-            if step is None:
+            if step is None or (token := step.tokens[0]) is None:
                 return
-            token = step.tokens[0]
             processed = process(step.logits, [seen], [seen[len(ids) :]], config).numpy(force=True)[0]
             logits = step.logits.numpy(force=True)[0]
             choice = look(reader, speller, token, logits, _drawn(processed, config.temperature))
@@ -268,11 +267,11 @@ def search(
             beams = beam_search(
                 watched,
                 ids,
-                int(numbers["num_beams"]),
+                numbers["num_beams"],
                 settings.max_new_tokens,
                 numbers["length_penalty"],
                 reader.stop_tokens,
-                num_return=int(numbers["num_beams"]),
+                num_return=numbers["num_beams"],
                 config=config,
             )
             return [Text(reread(reader, ids, beam.ids), beam.log_prob, beam.score) for beam in beams]

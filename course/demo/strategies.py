@@ -145,7 +145,7 @@ class Settings:
     max_new_tokens: int = 100
     seed: int = 0
 
-    def numbers(self) -> dict[str, float | int]:
+    def numbers(self) -> dict[str, Any]:
         """The strategy's own parameters and those against repetition, read; ValueError that names a wrong one.
 
         >>> Settings("Top-k", {"top_k": 3.0, "top_p": 0.5}).numbers()["top_k"]

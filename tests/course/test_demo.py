@@ -23,6 +23,7 @@ from course.demo.turns import Stops, Turns
 from course.sprints import CourseError
 from shared.generation import GenerationConfig, beam_search, generate
 from shared.models import GPT, GPTConfig, load_pretrained, look_inside, look_inside_block
+from shared.models.hub import KNOWN
 from shared.text import ByteLevelBPE, CharVocabulary, WordVocabulary, load_tokenizer
 
 HOSTILE = "<script>alert('${x}')</script>{{value}}`\"&\0\u202e"
@@ -485,11 +486,15 @@ def test_a_folder_without_a_model_is_explained(tmp_path) -> None:
         Shelf(sources()).get("x")
 
 
-def test_nothing_is_in_an_empty_cache(monkeypatch, tmp_path) -> None:
+def test_what_is_in_the_cache_is_offered(monkeypatch, tmp_path) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert not in_cache("gpt2")
+    assert not in_cache("gpt2") and len(sources()) == 2
+    snapshot = tmp_path / "models--openai-community--gpt2" / "snapshots" / KNOWN["gpt2"].revision
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert in_cache("gpt2") and [source.name for source in sources()][2:] == ["gpt2"]
 
 
 @pytest.mark.parametrize(

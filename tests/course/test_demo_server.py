@@ -32,9 +32,17 @@ def shelf():
 
 @pytest.fixture(scope="module")
 def address(shelf):
-    app = server.launch(shelf, 0)
-    yield app.local_url
-    app.close(verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_SHARE", "True")  # would ask Gradio's servers for a public address
+        patch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+        for name in ("HTTP_PROXY", "http_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        patch.setenv("NO_PROXY", "example.org")
+        patch.setenv("no_proxy", "example.org")
+        app = server.launch(shelf, 0)
+        assert app.share_url is None and app.server_name == "127.0.0.1"
+        yield app.local_url
+        app.close(verbose=False)
 
 
 def client(address: str):
