@@ -54,11 +54,15 @@ def largest_difference(model: GPT, ids: Tensor, pieces: list[int]) -> float:
         return (shared.cat(rows, 1) - model(ids)).abs().max().item()
 
 
-def bits_with_positions(model: GPT, ids: Tensor, place: Callable[[int], int]) -> float:
-    """Bits per token of ids (B, T), read one by one with caches; the token after n others gets position place(n)."""
+def bits_with_positions(model: GPT, ids: Tensor, known: int, place: Callable[[int], int]) -> float:
+    """Bits per token of ids (B, T), `known` of them read at once, the others one by one with caches.
+
+    Of those the token after n others gets position place(n).
+    """
     caches, losses = new_caches(model), []
     with shared.no_grad():
-        for n in range(ids.shape[1] - 1):
+        model.extend(ids[:, :known], caches)
+        for n in range(known, ids.shape[1] - 1):
             x = model.positions(model.token_embedding(ids[:, n : n + 1]), start=place(n))
             for block, cache in zip(model.blocks, caches, strict=True):
                 x = block(x, cache=cache)
@@ -175,9 +179,11 @@ def context_limit(model: GPT, tokenizer: Any, results: Results) -> plt.Figure:
     results.metric("kept_token_ms", round(float(np.median(shortest)), 2), unit="ms")
     results.metric("kept_reread_ms", round(float(shortest[130:].max()), 2), unit="ms")
     half, slide = policies(model, tokenizer)
-    results.metric("policy_half_bits", round(half, 3), unit="bits")
-    results.metric("policy_slide_bits", round(slide, 3), unit="bits")
-    print(f"  last half kept: {half:.3f} bits per character; all of the last 128: {slide:.3f}")
+    results.metric("policy_half_bits", round(float(half.mean()), 3), unit="bits")
+    results.metric("policy_slide_bits", round(float(slide.mean()), 3), unit="bits")
+    error = float((half - slide).std(ddof=1)) / len(half) ** 0.5  # of the mean difference, piece by piece
+    results.metric("policy_difference_error", round(error, 3), unit="bits")
+    print(f"  last half kept: {half.mean():.3f} bits; all of the last 128: {slide.mean():.3f} (± {error:.3f})")
     figure, axis = plt.subplots(figsize=(7.4, 3.2))
     axis.plot(range(1, 301), shortest, color=COLORS["blue"], linewidth=1)
     axis.set(title="300 characters of the kept model, whose context is 128", xlabel="new character", ylabel="time (ms)")
@@ -185,19 +191,18 @@ def context_limit(model: GPT, tokenizer: Any, results: Results) -> plt.Figure:
     return figure
 
 
-def policies(model: GPT, tokenizer: Any, pieces: int = 12, length: int = 320) -> tuple[float, float]:
-    """Bits per character of the same held-out characters: where half the context is forgotten when it is full, and
-    where the last 128 are read anew for every character."""
+def policies(model: GPT, tokenizer: Any, pieces: int = 16, length: int = 320) -> tuple[np.ndarray, np.ndarray]:
+    """Bits per character of each of some pieces of held-out text, (pieces,) each: where half the context is forgotten
+    when it is full, and where the last 128 are read anew for every character."""
     starts, real = prompts(tokenizer, pieces, 128, length - 128)
-
-    half = read_back(model, starts, real)[0]
+    half = read_back(model, starts, real)[0].mean(1)
     ids = np.array([a + b for a, b in zip(starts, real, strict=True)])
     losses = []
     for end in range(128, length):
         with shared.no_grad():
             logits = model.extend(shared.tensor(ids[:, end - 128 : end]), new_caches(model))[:, 0]
-            losses.append(F.cross_entropy(logits, shared.tensor(ids[:, end])).item())
-    return float(half.mean()), float(np.mean(losses)) / float(np.log(2))
+            losses.append(F.cross_entropy(logits, shared.tensor(ids[:, end]), reduction="none").numpy())
+    return half, np.mean(losses, axis=0) / np.log(2)
 
 
 # ---------------------------------------------------------------- the picture of what is computed again
@@ -256,12 +261,13 @@ def main() -> None:
     results = Results(__file__, seed=args.seed)
     shared.manual_seed(args.seed)
     model, tokenizer = kept_model()
-    starts, real = prompts(tokenizer, 8, 48, 80)
+    starts, real = prompts(tokenizer, 24, 48, 80)
     ids = shared.tensor([a + b for a, b in zip(starts, real, strict=True)])
     results.metric("cached_difference", largest_difference(model, ids, [1] * 128))
     results.metric("pieces_difference", largest_difference(model, ids, [5, 1, 40, 2, 80]))
-    for name, place in (("right", lambda n: n), ("zero", lambda n: 0), ("late", lambda n: min(n + 1, 127))):
-        results.metric(f"positions_{name}_bits", round(bits_with_positions(model, ids, place), 3), unit="bits")
+    ideas = {"right": lambda n: n, "early": lambda n: n - 1, "anew": lambda n: n - 48, "zero": lambda n: 0}
+    for name, place in ideas.items():
+        results.metric(f"positions_{name}_bits", round(bits_with_positions(model, ids, 48, place), 3), unit="bits")
     results.figure(
         drawn(),
         "cache_rows",
