@@ -223,7 +223,8 @@ def honest(model: GPT, tokenizer: Vocabulary, text: str, results: Results) -> pl
         results.metric(f"bits_{name}", round(float(bits[where].mean()), 2), unit="bits")
         print(f"  {name}: {bits[where].mean():.2f} bits at {where.mean():.1%} of places")
     train = shared.data.load("tinyshakespeare", fallback=True)[0].text
-    for name, start in (("cur", "\nCUR"), ("mir", "MIR"), ("ir", "IR"), ("irg", "IRG")):
+    names = {"cur": "\nCUR", "mir": "MIR", "ir": "IR", "irg": "IRG", "katharina": "\nKATHARINA", "king": "\nKING"}
+    for name, start in names.items():
         results.metric(f"training_{name}", train.count(start))
         print(f"  {start!r} is {train.count(start)} times in the training text")
     worst = sorted(np.flatnonzero(~hit), key=lambda i: -p[i])[:12]
