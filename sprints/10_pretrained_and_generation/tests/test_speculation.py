@@ -6,13 +6,12 @@ A known mistake is named in the message.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from witness import CONTEXT, Witness, check_counts, seeded, softmax
+from witness import CONTEXT, Witness, check_counts, distance, seeded, softmax
 
 import shared
 from course.oracles import check, doing, require
@@ -27,9 +26,12 @@ from shared.generation.speculative import (
     speculative_stream,
 )
 
-# Three words: what the large model expects, and two drafts.
-P = np.array([0.5, 0.3, 0.2])
-DRAFTS = {"a draft that is near": np.array([0.3, 0.5, 0.2]), "a draft that is far": np.array([0.1, 0.1, 0.8])}
+# Five words: what the large model expects, and two drafts.
+P = np.array([0.35, 0.15, 0.25, 0.1, 0.15])
+DRAFTS = {
+    "a draft that is near": np.array([0.25, 0.3, 0.05, 0.25, 0.15]),
+    "a draft that is far": np.array([0.05, 0.1, 0.05, 0.1, 0.7]),
+}
 SHOTS = 1500
 HINTS = {
     "zero": "A token that was proposed has a q above 0; and where p and q are equal the rest has no sum: p is "
@@ -108,12 +110,12 @@ def check_residual() -> None:
         not np.isnan(found).any(),
         f"residual of two equal distributions is {found.tolist()}: nothing is left to divide by, so p is returned",
     )
-    check("residual of two equal distributions", found, P, {"zeros: p is returned": np.zeros(3)}, 1e-6)
+    check("residual of two equal distributions", found, P, {"zeros: p is returned": np.zeros(len(P))}, 1e-6)
 
 
 def check_acceptance() -> None:
     p, q = np.stack([P, P, P]), np.stack([*DRAFTS.values(), P])
-    with doing("acceptance_probability, (3, 3) → (3,)", HINTS):
+    with doing("acceptance_probability, (3, 5) → (3,)", HINTS):
         found = acceptance_probability(row(p), row(q))
     require(found is not None, "acceptance_probability is None: is a `return` missing?")
     check(
@@ -151,63 +153,72 @@ def accepted(what: str, p: Any, q: Any, proposed: list[int], generator: Any = No
     return found
 
 
+def outcomes(q: np.ndarray, chance: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Probabilities (2 V,) of each word kept, then of each in a refused one's place."""
+    kept = q * chance
+    return np.concatenate([kept, (1 - kept.sum()) * other])
+
+
 def mistakes_of(p: np.ndarray, q: np.ndarray) -> dict[str, np.ndarray]:
-    """What the first token would be distributed like, by one wrong turn."""
-    rest = np.maximum(p - q, 0)
-    rest = rest / rest.sum()
-    kept = np.minimum(p, q)
-    refused = 1 - kept.sum()
-    turned = np.minimum(1, q / p)
+    """`outcomes` by one wrong turn."""
+    rest = np.maximum(p - q, 0) / np.maximum(p - q, 0).sum()
     late = np.maximum(q - p, 0) / np.maximum(q - p, 0).sum()
-
-    def by(chance: np.ndarray, other: np.ndarray = rest) -> np.ndarray:
-        return q * chance + (1 - (q * chance).sum()) * other
-
-    return {
+    ratio, every, size = np.minimum(1, p / q), np.ones(len(p)), len(p)
+    others = {
         "a refused token drawn from p: what was proposed and accepted counts twice then, so `residual` is drawn "
-        "from": kept + refused * p,
-        "a refused token drawn from the draft's q again": kept + refused * q,
-        "everything accepted: the text is the draft's": q,
-        "acceptance where p ≥ q, without chance: below that it is p / q": by((p >= q).astype(float)),
-        "acceptance where p > q, refusal where p ≤ q, without chance: below that it is p / q": by(
-            (p > q).astype(float)
-        ),
-        "acceptance where p < q: the comparison is the wrong way round": by((p < q).astype(float)),
-        "acceptance with q / p: p / q is the ratio": by(turned),
-        "refusal with p / q, acceptance with the rest: the comparison is the wrong way round": by(
-            1 - np.minimum(1, p / q)
-        ),
-        "acceptance with probability p: p / q": by(p),
-        "acceptance with probability q: p / q": by(q),
-        "acceptance with probability min(p, q): p / q, at most 1": by(np.minimum(p, q)),
-        "everything refused": rest,
-        "everything refused and drawn from p, which is right, but of no use": p,
-        "residual(q, p) drawn from: what p has more than q is asked for": by(np.minimum(1, p / q), late),
-        "the likeliest token of the residual: it is drawn": by(np.minimum(1, p / q), np.eye(len(p))[rest.argmax()]),
-        "the likeliest token of p after a refusal": by(np.minimum(1, p / q), np.eye(len(p))[p.argmax()]),
-        "acceptance one time in two": by(np.full(len(p), 0.5)),
+        "from": p,
+        "a refused token drawn from the draft's q again": q,
+        "residual(q, p) drawn from: what p has more than q is asked for": late,
+        "the likeliest token of the residual: it is drawn": np.eye(size)[rest.argmax()],
+        "the likeliest token of p after a refusal": np.eye(size)[p.argmax()],
     }
+    chances = {
+        "everything accepted: the text is the draft's": every,
+        "acceptance where p ≥ q, without chance: below that it is p / q": (p >= q) * 1.0,
+        "acceptance where p > q, refusal where p ≤ q, without chance: below that it is p / q": (p > q) * 1.0,
+        "acceptance where p < q: the comparison is the wrong way round": (p < q) * 1.0,
+        "acceptance where p ≤ q: the comparison is the wrong way round": (p <= q) * 1.0,
+        "acceptance with q / p: p / q is the ratio": np.minimum(1, q / p),
+        "refusal with p / q, acceptance with the rest: the comparison is the wrong way round": 1 - ratio,
+        "acceptance with probability p: p / q": p,
+        "acceptance with probability q: p / q": q,
+        "acceptance with probability min(p, q): p / q, at most 1": np.minimum(p, q),
+        "everything refused": 0 * every,
+        "acceptance one time in two": every / 2,
+    }
+    found = {name: outcomes(q, ratio, other) for name, other in others.items()}
+    found |= {name: outcomes(q, chance, rest) for name, chance in chances.items()}
+    found["everything refused and drawn from p: the right distribution, and of no use"] = outcomes(q, 0 * every, p)
+    return found
 
 
 def check_distribution() -> None:
-    """The first token, accepted or not, has the distribution p; and as many are accepted as the two have in common."""
-    rng, generator = np.random.default_rng(0), seeded(1)
+    """The first token, kept or in a refused one's place, has the distribution p; each is kept as often as it may be."""
+    rng, generator, size = np.random.default_rng(0), seeded(1), len(P)
     for name, q in DRAFTS.items():
-        first, kept = [], 0
-        for token in rng.choice(3, SHOTS, p=q).tolist():
+        found, after = [], []
+        for token in rng.choice(size, SHOTS, p=q).tolist():
             number, other = accepted(f"accept with {name}", [P, P], [q], [token], generator)
             require(number in (0, 1), f"accept keeps {number} of one proposed token")
-            kept += number
-            first.append(token if number else other)
-        what = f"the first token after {name}, q = {q.tolist()}, p = {P.tolist()}"
-        check_counts(what, first, P, mistakes_of(P, q), "the three words")
-        share, expected = kept / SHOTS, float(np.minimum(P, q).sum())
-        deviation = math.sqrt(expected * (1 - expected) / SHOTS)
-        require(
-            abs(share - expected) < 5.5 * deviation,
-            f"accept keeps {share:.3f} of the proposals of {name}, where Σ min(p, q) = {expected:.3f}: the tokens "
-            f"have the right "
-            "distribution, but x should be accepted with probability min(1, p[x] / q[x])",
+            found.append(token if number else size + other)
+            after += [other] if number else []
+        rest = np.maximum(P - q, 0) / np.maximum(P - q, 0).sum()
+        if len(after) == SHOTS:
+            kept = np.minimum(P, q)
+            shares = kept.sum() * P + (1 - kept.sum()) * rest
+            counts = np.bincount(after, minlength=size).astype(float)
+            require(
+                distance(counts, shares) > distance(counts, P),
+                f"accept keeps each proposal of {name}, but what follows comes from the residual, as after a refusal: "
+                f"the "
+                "refused token is counted among those that are kept",
+            )
+        check_counts(
+            f"accept with {name}, q = {q.tolist()}, p = {P.tolist()}",
+            found,
+            outcomes(q, np.minimum(1, P / q), rest),
+            mistakes_of(P, q),
+            "the five words, kept, and then the five in a refused one's place,",
         )
 
 
@@ -232,16 +243,31 @@ def check_places() -> None:
         fitting = sum(a == b for a, b in zip(proposed, range(3), strict=True))
         if found == wanted:
             continue
-        if found[0] == wanted[0] + 1 and wanted[0] < 3:
-            looks = "the refused token is counted among those that are kept"
-        elif found[0] == fitting != wanted[0]:
+        if found[0] == fitting != wanted[0]:
             looks = "a proposal after a refused one is kept: it was made for another text"
+        elif found[0] == wanted[0] + 1 and wanted[0] < 3:
+            looks = "the refused token is counted among those that are kept"
         elif found[0] == wanted[0] and wanted[0] == 3:
             looks = "all are kept: the token after them is drawn from the last row of p, not from the row before"
         elif found[0] == wanted[0]:
             looks = "the right number is kept, but the token that follows is not drawn from the row of the place "
             "where it stands"
         pytest.fail(f"{what} is {found}, where {wanted} is expected: {looks}", pytrace=False)
+    half, generator = np.array([0.5, 0.5, 0.0]), seeded(9)
+    sure_of_one = np.array([1.0, 0.0, 0.0])
+    numbers = [accepted("accept of two", [half] * 3, [sure_of_one] * 2, [0, 0], generator)[0] for _ in range(400)]
+    check_counts(
+        "how many of two proposals are kept, each with a chance of one half",
+        numbers,
+        np.array([0.5, 0.25, 0.25]),
+        {
+            "one draw for all proposals: each has its own": np.array([0.5, 0.0, 0.5]),
+            "a refusal that does not end the round: what follows a refused token was made for another text": np.array(
+                [0.25, 0.5, 0.25]
+            ),
+        },
+        "0, 1 and 2",
+    )
     what = "accept of no proposal"
     found = accepted(what, [other], [], [], seeded(3))
     require(found == (0, 1), f"{what} is {found}: the token comes from the only row of p, (0, 1)")
@@ -267,10 +293,15 @@ def check_places() -> None:
         "the three words",
     )
     draws = [
-        [accepted("accept", [P, P], [P[::-1]], [2], g) for g in [seeded(seed)] for _ in range(30)] for seed in (5, 5, 6)
+        [
+            accepted("accept", [P, P], [DRAFTS["a draft that is near"]], [1], g)
+            for g in [seeded(seed)]
+            for _ in range(30)
+        ]
+        for seed in (5, 5, 6)
     ]
     state = np.asarray(shared.get_rng_state()).tolist()
-    accepted("accept", [P, P], [P[::-1]], [2], seeded(5))
+    accepted("accept", [P, P], [DRAFTS["a draft that is near"]], [1], seeded(5))
     require(
         draws[0] == draws[1] != draws[2] and state == np.asarray(shared.get_rng_state()).tolist(),
         "accept does not draw from the generator that it is given: a seed would repeat nothing",
@@ -310,7 +341,7 @@ def proposed_by(what: str, draft: Any, text: list[int], start: int, number: int,
 
 
 def check_propose() -> None:
-    scores = np.random.default_rng(3).normal(size=(4, 4))
+    scores = 0.4 * np.random.default_rng(3).normal(size=(4, 4))
     config = GenerationConfig(temperature=0.5, top_k=3)
     p = np.zeros((4, 4))
     for i in range(4):
@@ -414,8 +445,8 @@ def check_propose() -> None:
 def test_what_is_proposed_is_accepted_or_replaced_so_that_the_model_decides():
     check_residual()
     check_acceptance()
-    check_places()
     check_distribution()
+    check_places()
     check_propose()
 
 
