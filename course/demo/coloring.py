@@ -120,7 +120,7 @@ def page(prompt: str, choices: Sequence[Choice], running: bool = False) -> str:
 def empty() -> str:
     """What stands there before the first text."""
     return (
-        '<div class="paper"><div class="text"><span class="nothing">The text will stand here, each token coloured by '
+        '<div class="paper blank"><div class="text"><span class="nothing">The text will stand here, each token coloured by '
         "how much it surprised the model. Point at one to see what else could have come.</span></div></div>"
     )
 

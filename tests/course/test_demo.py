@@ -540,3 +540,25 @@ def test_without_gradio_one_sentence_says_what_to_do(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(CourseError, match="needs Gradio.*course setup --extra demo"):
         server.launch(Shelf(sources()))
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_it_is_public_only_when_asked_and_says_so(monkeypatch, capsys, public: bool) -> None:
+    asked, closed, opened = [], [], []
+
+    class App:
+        local_url = "http://127.0.0.1:1/"
+
+        def close(self, verbose: bool) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(server, "launch", lambda shelf, port, public: asked.append(public) or App())
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(server.time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        server.serve(public=public)
+    said = capsys.readouterr()
+    assert asked == [public] and closed == [True]
+    assert "The demo is at http://127.0.0.1:1/" in said.out
+    assert ("without a password" in said.err) == public
+    assert opened == ([] if public else ["http://127.0.0.1:1/"])

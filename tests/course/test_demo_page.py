@@ -1,4 +1,7 @@
-"""`course demo` in a real browser, headless Chromium: type, generate, stop, change the strategy, look at a map."""
+"""`course demo` in a real browser, headless Chromium: type, generate, stop, change the strategy, look at a map.
+
+DEMO_SHOTS=folder python -m pytest tests/course/test_demo_page.py    # leaves screenshots there, demo.png the first
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,9 @@ def test_type_generate_and_look_at_the_alternatives(visit) -> None:
     assert card.is_visible()
     assert card.locator(".row:not(.head)").count() in (5, 6) and card.locator(".row.chosen").count() == 1
     assert "%" in card.inner_text()
-    me.shot("written")
+    surprises = tokens.evaluate_all("all => all.map(one => Number(one.style.getPropertyValue('--s')))")
+    tokens.nth(max(range(120), key=surprises.__getitem__)).hover()
+    me.shot("demo")
     me.page.mouse.move(0, 0)
     assert not card.is_visible()
     tokens.nth(31).focus()
