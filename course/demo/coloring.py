@@ -120,8 +120,8 @@ def page(prompt: str, choices: Sequence[Choice], running: bool = False) -> str:
 def empty() -> str:
     """What stands there before the first text."""
     return (
-        '<div class="paper blank"><div class="text"><span class="nothing">The text will stand here, each token coloured by '
-        "how much it surprised the model. Point at one to see what else could have come.</span></div></div>"
+        '<div class="paper blank"><div class="text"><span class="nothing">The text will stand here, each token '
+        "coloured by how much it surprised the model. Point at one to see what else could have come.</span></div></div>"
     )
 
 
