@@ -156,7 +156,9 @@ class Handlers:
             return coloring.note("Write something first: the map is of the prompt and the text.")
         try:
             reader = self.shelf.get(written["model"])
-            ids = written["ids"][-reader.block_size :]
+            ids = written["ids"]
+            if len(ids) > reader.block_size:  # the last token was chosen, but never read
+                ids = ids[:-1][-reader.block_size :]
             with self.turns:
                 weights = attention.weights(reader.model, ids, int(layer) - 1, int(head) - 1)
             labels = [session.label(reader.tokenizer, i) for i in ids]
