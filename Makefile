@@ -4,6 +4,8 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(p))) python3)
 PY := .venv/bin/python
 TESTS ?=
+# All tests are shared out to this many processes, a file at a time; see LONGEST in conftest.py for the order.
+WORKERS ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup course test stress mutants lint docs notebooks bench bench-gpu coverage lab doctor constraints clean
@@ -18,7 +20,7 @@ course: setup ## Run the whole course: every notebook in order, then the milesto
 	@$(PY) -m course run
 
 test: setup ## Run every test (TESTS="tests/ops -k matmul" narrows it down)
-	@$(PY) -m pytest -q $(TESTS)
+	@$(PY) -m pytest -q $(or $(TESTS),$(WORKERS))
 
 stress: setup ## Run the long campaigns: training processes killed and resumed, many times
 	@COURSE_STRESS=1 $(PY) -m pytest -q -m stress $(TESTS)

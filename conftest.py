@@ -13,6 +13,9 @@ pytest_plugins = ["course.testing"]  # whose code is tested, decided before anyt
 # They need PyTorch and are run by hand; pytest would import them in search of doctests.
 collect_ignore_glob = ["tests/*/make_*.py"]
 
+# Where workers share the tests, a file at a time, these come first, so that at the end none waits long for another.
+LONGEST = ("tests/course/test_bugs.py", "tests/course/test_laws.py")
+
 
 def pytest_configure() -> None:
     """Import `shared` as a whole; let Hypothesis draw the same examples on every run, however slow the machine."""
@@ -39,11 +42,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is none, and say why; leave out long campaigns unless asked for."""
+    """Skip what is marked `gpu` where there is none, and say why; leave out long campaigns unless asked for.
+
+    Workers (`make test` has two) begin with what takes longest.
+    """
     if not os.environ.get("COURSE_STRESS"):
         long = [item for item in items if item.get_closest_marker("stress")]
         items[:] = [item for item in items if not item.get_closest_marker("stress")]
         config.hook.pytest_deselected(items=long)
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        places = {config.rootpath / file: place for place, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import tomllib
 from collections.abc import Callable
@@ -134,7 +133,7 @@ def run(
             jobs.append(warm.Job(key, tests, variables, options, seconds, mutant.message, graft))
             by_key[key] = mutant
         fates = {}
-        for result in warm.run(jobs, processes or min(4, os.cpu_count() or 1)):
+        for result in warm.run(jobs, processes or warm.processes()):
             fates[result.key] = _fate(by_key[result.key], result)
             if on_done:
                 on_done()

@@ -71,6 +71,11 @@ class Result:
     grafted: bool = False
 
 
+def processes() -> int:
+    """How many jobs to run at a time: up to four, or this worker's share of the machine where pytest-xdist runs."""
+    return max(1, min(4, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
 def run(jobs: Iterable[Job], processes: int = 2, root: Path = ROOT) -> Iterator[Result]:
     """Results in the order in which the jobs end, `processes` of them running at a time."""
     jobs = list(jobs)

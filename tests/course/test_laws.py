@@ -1,4 +1,4 @@
-"""The laws of the course, for every sprint: stubs pass nothing, right code passes all, every classic bug is caught.
+"""The laws of the course, for every sprint: stubs pass nothing, right code passes all. test_bugs.py has the other one.
 
 Each law runs the milestone tests in warm processes (course/warm.py), on workspaces made by `course start` alone.
 That they pass on the reference itself is seen by running them, sprints/NN_*/tests, which are part of the same suite.
@@ -6,18 +6,16 @@ That they pass on the reference itself is seen by running them, sprints/NN_*/tes
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from course import certify, mutants, sources, warm
+from course import certify, sources, warm
 from course.sprints import Sprint, load_sprints
 from course.workspace import Workspace
 
 SPRINTS = [sprint for sprint in load_sprints() if sprint.exercises]
-PROCESSES = min(4, os.cpu_count() or 1)
 each_sprint = pytest.mark.parametrize("sprint", SPRINTS, ids=lambda sprint: sprint.label)
 
 
@@ -63,7 +61,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, warm.Result]:
             job(f"{sprint.label} earlier unwritten", certify.whole(sprint, unwritten), "--no-preflight")
         own = solved(folder / f"own-{sprint.label}", [sprint])
         job(f"{sprint.label} earlier reference", certify.whole(sprint, own), "--no-preflight")
-    return {result.key: result for result in warm.run(jobs, PROCESSES)}
+    return {result.key: result for result in warm.run(jobs, warm.processes())}
 
 
 def failures(result: warm.Result) -> dict[str, str]:
@@ -107,19 +105,3 @@ def test_right_code_passes_wherever_the_learner_started(sprint: Sprint, framewor
         pytest.skip("there is no earlier sprint")
     assert failures(result) == {}
     assert result.exit_code == 0, result.output[-2000:]
-
-
-@each_sprint
-def test_every_classic_bug_is_caught_by_a_message_that_names_it(sprint: Sprint) -> None:
-    listed = mutants.load(sprint)
-    assert len(listed) >= mutants.LEAST
-    assert {exercise.id for exercise in sprint.exercises} == {mutant.exercise.id for mutant in listed}
-    survivors = [
-        f"{fate.mutant.name}: none says {fate.mutant.message!r}, but: {fate.messages or 'all tests passed'}"
-        for fate in mutants.run(listed, PROCESSES)
-        if not fate.killed
-    ]
-    assert not survivors, "\n".join(survivors)
-    assert list(mutants.board(sprint)) == [mutant.name for mutant in listed], (
-        "course mutants --write renews the scoreboard"
-    )
