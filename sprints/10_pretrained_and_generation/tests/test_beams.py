@@ -87,8 +87,7 @@ def check_extend() -> None:
         require(
             not len(scores) or scores.min() > -np.inf,
             f"{what} chooses {int((scores == -np.inf).sum())} continuations with a sum of −inf, which are forbidden: "
-            f"fewer "
-            "may come out",
+            "fewer may come out",
         )
 
         def ranking(values: np.ndarray, count: int = number) -> list[tuple[int, int]]:
@@ -134,8 +133,7 @@ def check_extend() -> None:
         looks = f"\nThat is what one gets from: {names[0]}." if names else ""
         pytest.fail(
             f"{what}: (row, token) are {pairs[:6]} with sums {np.round(scores[:6], 3).tolist()}, where {allowed[:6]} "
-            f"with "
-            f"{np.round(wanted[:6], 3).tolist()} is expected{looks}",
+            f"with {np.round(wanted[:6], 3).tolist()} is expected{looks}",
             pytrace=False,
         )
 
@@ -258,8 +256,7 @@ def check_end() -> None:
         running = Beam([3, 4], -5.0, score)
         what = (
             f"is_over with {len(finished)} finished texts, scores {[b.score for b in finished]}, num_beams={width}, "
-            f"and "
-            f"a running text of score {score:g} (log_prob −5)"
+            f"and a running text of score {score:g} (log_prob −5)"
         )
         with doing(what, {"index": "Fewer than num_beams may be finished, or none."}):
             found = is_over(finished, running, width)
@@ -360,11 +357,12 @@ def check_read(what: str, model: Witness, saw: list[list[tuple[int, ...]]]) -> N
         a, b = found[row] if row < len(found) else (), wanted[row]
         if len(found) != len(wanted):
             looks = f"there are {len(found)} rows"
+        elif len(a) > len(b) and a[: len(b) - 1] == b[:-1]:
+            looks = "what is in the caches was read again: after the first step the last token alone is read"
         elif len(a) == len(b) and a[-1] == b[-1]:
             looks = (
                 "the last token is this text's, but the caches hold the tokens of another: `select` the rows that the "
-                "texts "
-                "continue, before reading"
+                "texts continue, before reading"
             )
         elif len(a) == len(b) and a[:-1] == b[:-1]:
             looks = "another text's token is read: the last token of each running text, in their order"
@@ -372,8 +370,6 @@ def check_read(what: str, model: Witness, saw: list[list[tuple[int, ...]]]) -> N
             looks = "the context is full, and the caches still hold what was there before: new ones take their places"
         elif len(a) < len(b):
             looks = "a part of its text is missing: are the caches new in each step?"
-        elif a[: len(b) - 1] == b[:-1]:
-            looks = "what is in the caches was read again: after the first step the last token alone is read"
         else:
             looks = "the caches and what is read make its text"
         pytest.fail(

@@ -28,8 +28,7 @@ HINTS = {
     "negative": "A position is a row of the table: from 0 to block_size − 1, also those of fillers (clamp).",
     "input array": "There is less room than tokens: round up to whole blocks.",
     "could not be broadcast": "The mask is (B, 1, 1, past + T): rows of the batch, and all tokens that can be looked "
-    "at, cached "
-    "ones too.",
+    "at, cached ones too.",
     "mask": "The mask is (B, 1, 1, past + T): rows of the batch, and all tokens that can be looked at, cached ones "
     "too.",
     "zip": "There is one cache for each block.",
@@ -150,8 +149,8 @@ def check_pieces(cuts: list[int], positions: str = "learned") -> None:
             }
             difference = np.abs(found - whole[:, start:end]).max()
             pytest.fail(
-                f"{what} gives other logits than the whole text has at these places, by up to {difference:.2g}"
-                f"{told(found, mistakes)}",
+                f"{what} gives other logits than the whole text has at these places, by up to "
+                f"{difference:.2g}{told(found, mistakes)}",
                 pytrace=False,
             )
         start = end
@@ -213,8 +212,8 @@ def check_padding(positions: str) -> None:
             }
             row = int(np.argmax(np.abs(found - expected).max(-1)))
             pytest.fail(
-                f"{what}: row {row}, whose text has {end - fillers[row]} tokens, has other logits than alone"
-                f"{told(found, mistakes)}",
+                f"{what}: row {row}, whose text has {end - fillers[row]} tokens, has other logits than "
+                f"alone{told(found, mistakes)}",
                 pytrace=False,
             )
         start = end
@@ -236,15 +235,15 @@ def check_too_long() -> None:
             pytest.fail(f"extend beyond block_size ends in {type(error).__name__}: {error}; RuntimeError is expected")
         else:
             pytest.fail(
-                f"extend by 3 tokens after 10, where block_size is "
-                f"12{', with padding' if padding is not None else ''}, goes "
-                "on: a RuntimeError is expected, also where a row's own positions would still fit",
+                "extend by 3 tokens after 10, where block_size is "
+                f"12{', with padding' if padding is not None else ''}, goes on: a RuntimeError is expected, also "
+                "where a row's own positions would still fit",
                 pytrace=False,
             )
         require(
             len(caches[0]) == 10,
             f"extend beyond block_size raises, but leaves {len(caches[0])} tokens in the first cache, not 10: check "
-            f"first",
+            "first",
         )
 
 
@@ -371,8 +370,8 @@ def check_crop() -> None:
     for name, given, wanted in (("keys", cache.keys, keys), ("values", cache.values, values)):
         require(
             given is not None and given.shape[2] == 6,
-            f"after crop(6) the {name} have shape {None if given is None else tuple(given.shape)}: keys and values are "
-            "both cut",
+            f"after crop(6) the {name} have shape {None if given is None else tuple(given.shape)}: keys and values "
+            "are both cut",
         )
         require(
             np.array_equal(given.numpy(), wanted.numpy()[:, :, :6]),
@@ -387,8 +386,8 @@ def check_crop() -> None:
         expected = np.concatenate([wanted.numpy()[:, :, :6], new.numpy()], 2)
         require(
             given.shape == expected.shape and np.array_equal(given, expected),
-            f"two tokens after crop(6): the {name} have shape {given.shape}, and should be the six that stayed and the "
-            "two new ones",
+            f"two tokens after crop(6): the {name} have shape {given.shape}, and should be the six that stayed and "
+            "the two new ones",
         )
     require(cache.nbytes == before, f"crop changed the room from {before} to {cache.nbytes} bytes: it stays")
     for length in (-1, 9):
@@ -440,8 +439,7 @@ def check_select() -> None:
                 require(
                     given.shape == wanted.shape and np.array_equal(given, wanted),
                     f"a token after select({order}): the {name} of the rows before are other ones: new tokens are "
-                    f"written "
-                    "into the rooms, so their rows are chosen too, and a row that is there twice is copied",
+                    "written into the rooms, so their rows are chosen too, and a row that is there twice is copied",
                 )
     with doing("select of an empty cache", HINTS):
         GenerationCache().select(shared.tensor([0]))

@@ -299,8 +299,7 @@ def test_the_kept_model_is_complete_and_finds_real_text_as_surprising_as_its_car
     require(
         abs(mean - CARD) < 0.35,
         f"the letters of a page that the model was not trained on surprise it by {mean:.2f} bits on average; its card "
-        f"says "
-        f"{CARD} of the whole validation text, and one page is within 0.35 of it",
+        f"says {CARD} of the whole validation text, and one page is within 0.35 of it",
     )
     shuffled = np.random.default_rng(0).permutation(ids[:length]).tolist()
     noise = numbers("surprise of shuffled letters", lambda: surprise(model, shuffled)).mean()
@@ -314,5 +313,5 @@ def test_the_kept_model_is_complete_and_finds_real_text_as_surprising_as_its_car
     require(
         numbers_in_file == model.num_parameters() == model.config.num_parameters(),
         f"the file has {numbers_in_file:,} numbers, the model {model.num_parameters():,}: each of its tensors has a "
-        f"place",
+        "place",
     )

@@ -175,8 +175,7 @@ def check_presence_and_frequency() -> None:
         require(
             not np.isnan(found).any(),
             f"{name} makes NaN where a token that did not occur has −inf: 0 · inf is none; a penalty is subtracted "
-            f"from "
-            "what occurred",
+            "from what occurred",
         )
 
 

@@ -55,8 +55,7 @@ def applied(what: str, call: Callable[[Any], Any], logits: np.ndarray) -> np.nda
     require(
         tuple(found.shape) == logits.shape,
         f"{what} has shape {tuple(found.shape)}, where that of the logits, {logits.shape}, is expected: what may not "
-        f"be "
-        "drawn stays in its place, with a score of −inf",
+        "be drawn stays in its place, with a score of −inf",
     )
     require(found.dtype == given.dtype, f"{what} is {found.dtype.name} for logits of {given.dtype.name}")
     if found is given:
@@ -99,8 +98,8 @@ def check_all(cases: list[tuple[str, Callable[[Any], Any], np.ndarray, Any, dict
     row = int(np.argwhere((masks[first] != np.asarray(kept, dtype=bool)).any(-1))[0, 0])
     pytest.fail(
         f"{what} keeps {words(masks[first][row])} in row {row}, where {words(np.asarray(kept)[row])} should stay "
-        f"(probabilities {', '.join(f'{word} {x:.3f}' for word, x in zip(WORDS, softmax(logits[row]), strict=False))})"
-        f"{looks}",
+        "(probabilities "
+        f"{', '.join(f'{word} {x:.3f}' for word, x in zip(WORDS, softmax(logits[row]), strict=False))}){looks}",
         pytrace=False,
     )
 
@@ -270,8 +269,7 @@ def chosen(what: str, logits: np.ndarray, config: GenerationConfig, generator: A
     require(
         all(type(token) is int for token in found),
         f"{what} is a list of {type(found[0]).__name__ if found else 'nothing'}s: ids are ints, one for each row, so "
-        f"of "
-        "(B, 1) the column [:, 0]",
+        "of (B, 1) the column [:, 0]",
     )
     require(len(found) == len(logits), f"{what} has {len(found)} ids for {len(logits)} rows")
     return found

@@ -210,8 +210,7 @@ def check_distribution() -> None:
             require(
                 distance(counts, shares) > distance(counts, P),
                 f"accept keeps each proposal of {name}, but what follows comes from the residual, as after a refusal: "
-                f"the "
-                "refused token is counted among those that are kept",
+                "the refused token is counted among those that are kept",
             )
         check_counts(
             f"accept with {name}, q = {q.tolist()}, p = {P.tolist()}",
@@ -250,8 +249,7 @@ def check_places() -> None:
         elif found[0] == wanted[0] and wanted[0] == 3:
             looks = "all are kept: the token after them is drawn from the last row of p, not from the row before"
         elif found[0] == wanted[0]:
-            looks = "the right number is kept, but the token that follows is not drawn from the row of the place "
-            "where it stands"
+            looks = "the right number is kept, but what follows is not drawn from the row of its own place"
         pytest.fail(f"{what} is {found}, where {wanted} is expected: {looks}", pytrace=False)
     half, generator = np.array([0.5, 0.5, 0.0]), seeded(9)
     sure_of_one = np.array([1.0, 0.0, 0.0])
@@ -417,8 +415,7 @@ def check_propose() -> None:
     require(
         len({1, *tokens}) == 4,
         f"propose after [2, 2, 1], of which two are the prompt, with a frequency penalty gives {tokens}: `start` says "
-        f"where "
-        "new tokens begin, and proposals are new too",
+        "where new tokens begin, and proposals are new too",
     )
     require(
         [int(x.numpy().argmax()) for x in rows] == tokens,
@@ -429,8 +426,7 @@ def check_propose() -> None:
     require(
         sorted(tokens) == [0, 3] and len(rows) == 2,
         f"propose after [2, 1] with no token twice gives {tokens} and {len(rows)} rows: 0 and 3 are left, and where "
-        f"none is, "
-        "there are fewer proposals",
+        "none is, there are fewer proposals",
     )
     tokens, rows = proposed_by("propose of no token", Notes(scores), [2, 1], 2, 0, GenerationConfig(), seeded(0))
     require((list(tokens), list(rows)) == ([], []), f"propose of no token gives {tokens}")
@@ -464,8 +460,8 @@ def check_crop() -> None:
             reader.crop(length)
         require(
             reader.held == length and len(reader.caches[0]) == length,
-            f"{what}: it holds {reader.held} tokens, {len(reader.caches[0])} of them in its caches, where {length} "
-            f"are expected"
+            f"{what}: it holds {reader.held} tokens, {len(reader.caches[0])} of them in its caches, where {length} are "
+            "expected"
             + (": nothing is forgotten" if reader.held == 6 != length else "")
             + (": `length` is how many stay" if reader.held == 6 - length != length else ""),
         )
@@ -475,8 +471,7 @@ def check_crop() -> None:
         require(
             model.saw[-1] == [tuple(other)],
             f"after {what} the model sees {list(model.saw[-1][0])}, where {other} is its text: tokens that were "
-            f"refused are "
-            "still in the caches",
+            "refused are still in the caches",
         )
     reader = Reader(model)
     with doing("crop beyond what was read", HINTS):
@@ -502,8 +497,7 @@ def check_crop() -> None:
         require(
             length <= 7 or reader.held == length,
             f"{what}: it holds tokens {reader.start} to {reader.held - 1}, where those up to {length - 1} stay: its "
-            f"caches begin "
-            "at self.start",
+            "caches begin at self.start",
         )
         other = [*long[:length], 9]
         with doing(f"reading on after {what}", HINTS):
@@ -516,8 +510,7 @@ def check_crop() -> None:
         require(
             len(seen) >= min(len(other), CONTEXT // 2 + 1 if length <= 7 else 1),
             f"after {what} the model sees {seen} alone: where none of what it holds stays, the text is read from half "
-            f"a "
-            "context before on (_restart)",
+            "a context before on (_restart)",
         )
 
 
@@ -558,10 +551,8 @@ def check_greedy() -> None:
             require(
                 found.rounds == rounds and found.accepted == found.proposed,
                 f"{what}, with a draft that is the model itself: {found.accepted} of {found.proposed} proposals are "
-                f"accepted in "
-                f"{found.rounds} passes, where all are, and {rounds} passes are enough: each brings one token more "
-                f"than it "
-                "accepts",
+                f"accepted in {found.rounds} passes, where all are, and {rounds} passes are enough: each brings one "
+                "token more than it accepts",
             )
     stop = wanted[2]
     model = Witness(seed=22)

@@ -48,8 +48,8 @@ class Witness(nn.Module):
         total = len(cache) + ids.shape[1]
         if total > self.config.block_size:
             raise RuntimeError(
-                f"the caches hold {len(cache)} tokens and {ids.shape[1]} more come, but positions "
-                f"end at {self.config.block_size}"
+                f"the caches hold {len(cache)} tokens and {ids.shape[1]} more come, but positions end at "
+                f"{self.config.block_size}"
             )
         new = ids.float()[:, None, :, None]
         held = cache.update(new, new)[0].numpy()[:, 0, :, 0].astype(int)
