@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +16,30 @@ FOLDER = Path(run.__file__).parent
 
 
 def test_every_workload_is_in_the_runner_s_list():
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"run", "timing", "nanogpt", "train_shakespeare"}
-    assert scripts == set(run.WORKLOADS)
+    others = {"run", "timing", "gpt2_files", "nanogpt", "train_shakespeare"}
+    assert {path.stem for path in FOLDER.glob("*.py")} - others == set(run.WORKLOADS)
 
 
-HEAVY = ("gpt_384", "gpt2_124m")  # some ten seconds and gigabytes each; what differs from gpt_cpu is the sizes
+# Some ten seconds each: what differs from gpt_cpu is the sizes, and from gpt2_first_token the number of tokens.
+HEAVY = ("gpt_384", "gpt2_124m", "gpt2_generate")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.stress] if name in HEAVY else []) for name in run.WORKLOADS]
 )
-def test_a_workload_measures_shared(name):
+def test_a_workload_measures_shared(name, monkeypatch, capsys):
+    for variable in THREADS:
+        monkeypatch.setenv(variable, "1")  # the script sets them, too late for this process, and they are put back
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--library", "shared", "--seconds", "0.01"])
+    runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    result = json.loads(capsys.readouterr().out)
+    assert result["cpu_ms"] > 0 and result["wall_ms"] > 0 and result["peak_mb"] > 0
+
+
+@pytest.mark.parametrize("name", ["tiny_add", "mlp_step"])
+def test_the_runner_measures_in_a_process_of_its_own(name):
     result = run.once(name, "shared", threads=1, seconds=0.01)
     assert result["cpu_ms"] > 0 and result["wall_ms"] > 0 and result["peak_mb"] > 0
 
