@@ -57,7 +57,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
     own = parser.add_argument_group("numbers of the strategies")
     own.add_argument(
-        "--temperature", type=float, metavar="T", help="scores are divided by it: below 1 bolder likely ones"
+        "--temperature", type=float, metavar="T", help="scores are divided by it: below 1 likely ones gain"
     )
     own.add_argument("--top-k", type=int, metavar="K", help="how many tokens stay (10)")
     own.add_argument("--top-p", type=float, metavar="P", help="the probability that those who stay have together (0.9)")
@@ -66,15 +66,25 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     own.add_argument("--length-penalty", type=float, metavar="A", help="ln p is divided by length ** A (1)")
 
     against = parser.add_argument_group("against repetition, with any strategy")
-    against.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="of tokens seen; 1 is off")
-    against.add_argument("--presence-penalty", type=float, default=0.0, metavar="X", help="taken off once written")
     against.add_argument(
-        "--frequency-penalty", type=float, default=0.0, metavar="X", help="taken off each time written"
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="scores of tokens seen are divided by it; 1 is off",
+    )
+    against.add_argument(
+        "--presence-penalty", type=float, default=0.0, metavar="X", help="is taken off the score of what was written"
+    )
+    against.add_argument(
+        "--frequency-penalty", type=float, default=0.0, metavar="X", help="is taken off for each time it was written"
     )
     against.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="no N tokens twice; 0 is off")
 
-    parser.add_argument("--number", type=int, default=1, metavar="N", help="of texts (default: 1)")
-    parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="of each text (default: 200)")
+    parser.add_argument("--number", type=int, default=1, metavar="N", help="how many texts (default: 1)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=200, metavar="N", help="length of each text (default: 200)"
+    )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be given again")
     parser.add_argument("--seed", type=int, help="of the draws: the same seed, the same texts")
     parser.add_argument("--stream", action="store_true", help="show each text while it is written")
