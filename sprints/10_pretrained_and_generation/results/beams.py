@@ -161,8 +161,8 @@ def open_text(model: GPT, tokenizer: Any, results: Results, seed: int) -> plt.Fi
         rows[name] = (bits, repeated(ids))
         for what, values in zip(("bits", "repeated"), rows[name], strict=True):
             mean, spread = mean_and_spread(values)
-            results.metric(f"{name}_{what}", round(mean, 3), unit="bits" if what == "bits" else "")
-            results.metric(f"{name}_{what}_sd", round(spread, 3), unit="bits" if what == "bits" else "")
+            results.metric(f"open_{name}_{what}", round(mean, 3), unit="bits" if what == "bits" else "")
+            results.metric(f"open_{name}_{what}_sd", round(spread, 3), unit="bits" if what == "bits" else "")
         print(
             f"  {name:8} {bits.mean():.3f} bits, {rows[name][1].mean():.1%} repeated: {tokenizer.decode(ids[0])!r}",
             flush=True,

@@ -15,7 +15,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from kept import kept_model
+from kept import kept_model, validation_text, windows
 from matplotlib.patches import Rectangle
 from writing import prompts, read_back
 
@@ -81,7 +81,7 @@ def filled_caches(model: GPT, tokens: int) -> list[GenerationCache]:
     return caches
 
 
-def pass_seconds(model: GPT, past: int, tokens: int, times: int = 5) -> float:
+def pass_seconds(model: GPT, past: int, tokens: int, times: int = 12) -> float:
     """Of reading `tokens` more after `past` cached ones, each of them scored."""
     caches, ids = filled_caches(model, past), shared.zeros(1, tokens, dtype=shared.int64)
 
@@ -184,6 +184,10 @@ def context_limit(model: GPT, tokenizer: Any, results: Results) -> plt.Figure:
     error = float((half - slide).std(ddof=1)) / len(half) ** 0.5  # of the mean difference, piece by piece
     results.metric("policy_difference_error", round(error, 3), unit="bits")
     print(f"  last half kept: {half.mean():.3f} bits; all of the last 128: {slide.mean():.3f} (± {error:.3f})")
+    for place, bits in zip(range(0, 128, 16), by_place(model, tokenizer), strict=True):
+        results.metric(f"place_{place}_bits", round(float(bits.mean()), 3), unit="bits")
+        results.metric(f"place_{place}_error", round(float(bits.std(ddof=1)) / len(bits) ** 0.5, 3), unit="bits")
+        print(f"  places {place} to {place + 15}: {bits.mean():.3f} bits")
     figure, axis = plt.subplots(figsize=(7.4, 3.2))
     axis.plot(range(1, 301), shortest, color=COLORS["blue"], linewidth=1)
     axis.set(title="300 characters of the kept model, whose context is 128", xlabel="new character", ylabel="time (ms)")
@@ -203,6 +207,18 @@ def policies(model: GPT, tokenizer: Any, pieces: int = 16, length: int = 320) ->
             logits = model.extend(shared.tensor(ids[:, end - 128 : end]), new_caches(model))[:, 0]
             losses.append(F.cross_entropy(logits, shared.tensor(ids[:, end]), reduction="none").numpy())
     return half, np.mean(losses, axis=0) / np.log(2)
+
+
+def by_place(model: GPT, tokenizer: Any, pieces: int = 512) -> np.ndarray:
+    """Bits per character at places 0 to 15, 16 to 31, … of pieces of 128 held-out characters: (8, pieces)."""
+    ids = shared.tensor([tokenizer.encode(text) for text in windows(validation_text(), pieces, 129)])
+    losses = []
+    with shared.no_grad():
+        for some in ids.split(64):
+            logits, right = model(some[:, :-1]), some[:, 1:]
+            found = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), right.reshape(-1), reduction="none")
+            losses.append(found.numpy().reshape(len(some), 8, 16).mean(-1))
+    return np.concatenate(losses).T / np.log(2)
 
 
 # ---------------------------------------------------------------- the picture of what is computed again
