@@ -19,7 +19,7 @@ from course.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
-TOGETHER = ("dev", "demo")  # extras that one set of versions has to serve
+TOGETHER = ("dev", "demo", "browser")  # extras that one set of versions has to serve
 HEADER = """\
 # Exact versions with which the course is known to work, for Python {first} to {last}; other Pythons take what
 # pyproject.toml's lower bounds allow. Made by `python -m course.constraints`: do not edit.
