@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from course import bootstrap
+from course.constraints import TOGETHER
 from course.sprints import ROOT
 
 PYPROJECT = '[project]\nname = "x"\n[project.optional-dependencies]\ndev = []\nparity = []\n'
@@ -164,9 +165,10 @@ def test_every_requirement_has_a_constraint() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     wanted = {
         requirement.partition(">")[0].partition("[")[0].lower().replace("_", "-")
-        for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+        for requirement in [*project["dependencies"], *(r for name in TOGETHER for r in extras[name])]
     }
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert wanted - pinned == set()
