@@ -195,6 +195,13 @@ def mistakes_of(p: np.ndarray, q: np.ndarray) -> dict[str, np.ndarray]:
 def check_distribution() -> None:
     """The first token, kept or in a refused one's place, has the distribution p; each is kept as often as it may be."""
     rng, generator, size = np.random.default_rng(0), seeded(1), len(P)
+    sure = np.array([1.0, 0.0])
+    found = accepted("accept of two sure tokens", [sure, sure, 1 - sure], [sure, sure], [0, 0], seeded(0))
+    require(
+        found != (1, 0),
+        "accept of two tokens of which model and draft are sure is (1, 0), where (2, 1) is expected: the last "
+        "proposal stands in place of one more token; all are kept, and one is drawn from the last row of p",
+    )
     for name, q in DRAFTS.items():
         found, after = [], []
         for token in rng.choice(size, SHOTS, p=q).tolist():
