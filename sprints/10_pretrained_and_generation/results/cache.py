@@ -293,7 +293,7 @@ def main() -> None:
     results.figure(
         context_limit(model, tokenizer, results),
         "cache_context",
-        alt="The time of each of 300 characters: low and slowly rising, with a spike each time that the context is "
+        alt="The time of each of 300 characters: level, with a spike each time that the context is "
         "full and its last half is read anew.",
     )
     with shared.no_grad():
