@@ -34,6 +34,8 @@ HINTS = {
     "selected index": "There may be fewer sums than num_beams: take as many as there are.",
     "positions end at": "Where the caches are full, what `context` gives is read into new ones.",
     "expected keys": "The caches have a row for each text of the last step: select the rows that go on before reading.",
+    "no attribute 'shape'": "`read` takes a Tensor of ids: tensor(ids).",
+    "'NoneType' and 'int'": "topk returns two: the values and their places.",
     "number of dimensions": "ids are (n, T): one row for each running text.",
     "broadcast": "Each text's sum is added to its own row: scores as a column, (n, 1).",
     "too many values": "extend_beams returns three Tensors: rows, tokens, scores.",
@@ -108,6 +110,8 @@ def check_extend() -> None:
             ),
             "the same number from each text: the best of all sums go on, and a text may go on in several ways or "
             "none": per_row,
+            "the largest of each text by itself, as topk works along the last dimension: the table is flattened "
+            "first": [divmod(int(k), size) for i in range(n) for k in np.argsort(-total[i], kind="stable")[:number]],
             "the best text's continuations alone": ranking(
                 np.where(np.arange(n)[:, None] == sums.argmax(), total, -np.inf)
             ),

@@ -33,7 +33,10 @@ HINTS = {
     "too.",
     "zip": "There is one cache for each block.",
     "no attribute 'array'": "Rooms are arrays and `rows` a Tensor: room[rows.array] takes those rows.",
-    "NoneType": "An empty cache has no keys and values yet: None stays None.",
+    "item assignment": "A room is an array, and is returned.",
+    "cannot be broadcast together": "The mask is (B, 1, 1, past + T): rows, heads, new tokens, all tokens, cached "
+    "ones too.",
+    "not subscriptable": "An empty cache has no keys and values yet: None stays None.",
 }
 ROOM = {
     "broadcast": "There is less room than tokens, or for another number of rows: round up to whole blocks of tokens.",

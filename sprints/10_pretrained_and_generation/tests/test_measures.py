@@ -35,6 +35,7 @@ HINTS = {
     "size": "After the last token nothing is there to be surprised by: logits[:-1] beside ids[1:].",
     "shape": "After the last token nothing is there to be surprised by: logits[:-1] beside ids[1:].",
     "broadcast": "After the last token nothing is there to be surprised by: logits[:-1] beside ids[1:].",
+    "not tuple": "logits_of returns two: the logits (T, V) and the ids (T,) as a Tensor.",
     "unpack": "logits_of returns two: the logits (T, V) and the ids (T,) as a Tensor.",
     "dimension": "logits_of gives logits (T, V), without a batch.",
     "unhashable": "A list cannot be in a set: ngrams gives tuples.",

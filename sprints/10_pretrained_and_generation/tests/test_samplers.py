@@ -30,7 +30,8 @@ HINTS = {
     "out of range": "There may be fewer tokens than k: then all stay.",
     "k (": "There may be fewer tokens than k: then all stay.",
     "broadcast": "Each row has its own limit: a column (B, 1) beside logits (B, V); amax and sum take keepdim=True.",
-    "shape": "Each row has its own limit: a column (B, 1) beside logits (B, V); amax and sum take keepdim=True.",
+    "ambiguous": "A mask is a bool Tensor: ~ turns it round, `not` asks for a single answer.",
+    "tuple indices": "topk returns a pair: .values and .indices.",
     "bool": "A mask is a bool Tensor: ~ turns it round.",
     "has no attribute 'to'": "topk returns a pair: .values and .indices.",
     "'TopK'": "topk returns a pair: .values and .indices.",
@@ -307,6 +308,13 @@ def check_choose() -> None:
             "the least likely drawn most: a minus too many": softmax(-UNSURE),
         },
         "the six words",
+    )
+    large = np.array([[900.0, 1000.0, 0.0], [0.0, -900.0, -1000.0]])
+    found = chosen("choose of scores up to 1000, whose exponentials are infinite", large, draws, seeded(1))
+    require(
+        found == [1, 0],
+        f"choose of scores {large.tolist()} takes {found}: tokens 1 and 0 have all the probability; whose "
+        "exponentials are infinite or 0, F.softmax still makes probabilities of",
     )
     two = np.tile(BOTH, (300, 1))
     found = np.array(chosen("choose of rows with different scores", two, GenerationConfig(), seeded(2)))

@@ -46,6 +46,7 @@ HINTS = {
     "cannot be kept": "A cache cannot keep more tokens than it has: min(len(cache), …); of the text those from "
     "`start` on are in it.",
     "has no attribute 'item'": "accept returns two ints; draw returns one.",
+    "cannot be converted to Scalar": "q is a list of rows (V,), p a Tensor (k + 1, V): q[i][token] and p[i, token].",
     "number of dimensions": "q is a list of rows (V,), p a Tensor (k + 1, V).",
     "positions end at": "Reader.make_room reads a text anew where it does not fit; crop has to leave `start` and the "
     "caches as one.",
