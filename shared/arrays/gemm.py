@@ -69,7 +69,12 @@ def matmul_transposed(x: Any, weight: Any) -> Any:
 
 
 def _in_order(x: np.ndarray, weight: np.ndarray) -> bool:
-    return x.dtype == weight.dtype and x.dtype in (dtypes.float32, dtypes.float64) and weight.flags.c_contiguous
+    """Whether the kernel can read the weight from its first number to the last, by rows or by columns."""
+    return (
+        x.dtype == weight.dtype
+        and x.dtype in (dtypes.float32, dtypes.float64)
+        and (weight.flags.c_contiguous or weight.flags.f_contiguous)
+    )
 
 
 def column_sums(a: Any) -> Any:

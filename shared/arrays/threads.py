@@ -51,6 +51,28 @@ def _all(work: Callable[[int, int, int], Any], pieces: list[tuple[int, int, int]
         raise error
 
 
+def take_turns(work: Callable[[int, int, int], Any], items: int, pieces: int, threads: int) -> None:
+    """Cuts range(items) into pieces and calls work(piece, first, last) for each; who is free takes the next one.
+
+    For work of less than a millisecond: it takes up to 0.1 ms until another thread wakes. The thread that calls begins
+    at once, others join it when they come, and one that comes too late, as on a machine with other things to do, is
+    not waited for.
+    """
+    turns = iter([(p, p * items // pieces, (p + 1) * items // pieces) for p in range(pieces)])
+
+    def take() -> None:
+        for turn in turns:  # one thread at a time gets the next of a list's iterator
+            work(*turn)
+
+    others = [_pool(threads - 1).submit(take) for _ in range(min(threads, pieces) - 1)]
+    try:
+        take()
+    finally:
+        failed = [other.exception() for other in others if not other.cancel()]  # waits for those that have begun
+    for error in filter(None, failed):
+        raise error
+
+
 @functools.cache
 def _blas_libraries(scipys: bool) -> list:
     """Each BLAS that is loaded, with a switch for its threads: NumPy's, and SciPy's where Numba multiplies with it."""

@@ -13,9 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numba  # noqa: E402
 from threadpoolctl import threadpool_info  # noqa: E402
 
-from shared.arrays.threads import share  # noqa: E402
+from shared.arrays.threads import share, take_turns  # noqa: E402
 
-__all__ = ["PARALLEL_FROM", "match_blas", "share"]
+__all__ = ["PARALLEL_FROM", "match_blas", "share", "take_turns"]
 
 PARALLEL_FROM = 1 << 16  # elements; below, starting threads costs more than it saves
 

@@ -10,6 +10,6 @@ __all__ = ["few_rows"]
 
 
 def few_rows(x: Any, weight: Any) -> Any:
-    """`reference.few_rows`: x (n, k) times the transpose of weight (m, k), (n, m)."""
+    """`reference.few_rows`: x (n, k) times the transpose of weight (m, k), which lies by rows or by columns."""
     x = in_rows(x)
-    return select("linear", x, weight).few_rows(x, weight)
+    return select("linear", x, weight if weight.flags.c_contiguous else weight.T).few_rows(x, weight)
