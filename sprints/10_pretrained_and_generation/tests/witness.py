@@ -94,12 +94,21 @@ FAR = {0: 1e-9, 1: 24, 2: 28, 3: 31, 4: 34, 5: 36, 6: 39, 7: 41, 8: 43, 9: 46, 1
 
 
 def distance(counts: np.ndarray, p: np.ndarray) -> float:
-    """Chi-squared: the sum of (found − expected)² / expected, infinite where something impossible was drawn."""
+    """Chi-squared: the sum of (found − expected)² / expected, infinite where something impossible was drawn.
+
+    What is rare is put together until at least 8 are expected: of a single rare draw more would be made than it is.
+    """
     expected = np.asarray(p, dtype=float) * counts.sum()
     possible = expected > 1e-9 * counts.sum()
     if counts[~possible].any():
         return float("inf")
-    return float(((counts - expected)[possible] ** 2 / expected[possible]).sum())
+    total, found, wanted = 0.0, 0.0, 0.0
+    for place in np.argsort(expected):
+        found, wanted = found + counts[place], wanted + expected[place]
+        if wanted >= 8:
+            total += (found - wanted) ** 2 / wanted
+            found, wanted = 0.0, 0.0
+    return float(total)
 
 
 def far(p: np.ndarray) -> float:
