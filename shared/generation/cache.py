@@ -60,7 +60,7 @@ class GenerationCache(nn.KVCache):
         """
         if not 0 <= length <= len(self):
             raise ValueError(f"GenerationCache: there are {len(self)} tokens, {length} cannot be kept")
-        if self.keys is not None:
+        if self.keys is not None and self.values is not None:
             self.keys, self.values = self.keys[:, :, :length], self.values[:, :, :length]
 
     def select(self, rows: Tensor) -> None:
