@@ -63,7 +63,7 @@ def matmul_transposed(x: Any, weight: Any) -> Any:
     """x @ weight.T for matrices (n, k) and (m, k), row-major."""
     if xp(x) is np and 0 < len(x) <= _BOUND_BY_MEMORY and weight.size >= _LARGE and _in_order(x, weight):
         return linear.few_rows(x, weight)
-    if xp(x) is np and len(x) <= _FEW_ROWS and len(x) < len(weight):
+    if xp(x) is np and len(x) <= _FEW_ROWS and len(x) < len(weight) and not weight.flags.f_contiguous:
         return np.ascontiguousarray(matmul(weight, x.T).T)
     return matmul(x, weight.T)
 

@@ -37,18 +37,22 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
     errors: list[str] = []
     copies: list[Callable[[], Any]] = []
 
-    def visit(module: Module, prefix: str) -> None:
-        local = {"assign_to_params_buffers": assign, "copies": copies}
-        module._load_from_state_dict(state, prefix, local, True, *keys, errors)
-        for name, child in module._modules.items():
-            if child is not None:
-                visit(child, f"{prefix}{name}.")
-        for hook in module._load_state_dict_post_hooks:
-            hook(module, keys)
-
-    visit(module, "")
+    local = {"assign_to_params_buffers": assign, "copies": copies}
+    _visit(module, "", state, local, keys, errors)
     copy_or_refuse(type(module).__name__, keys if strict else IncompatibleKeys([], []), errors, copies)
     return keys
+
+
+def _visit(
+    module: Module, prefix: str, state: dict[str, Any], local: dict[str, Any], keys: IncompatibleKeys, errors: list[str]
+) -> None:
+    """No closure: one that calls itself is a cycle, which kept the weights in memory when the model was gone."""
+    module._load_from_state_dict(state, prefix, dict(local), True, *keys, errors)
+    for name, child in module._modules.items():
+        if child is not None:
+            _visit(child, f"{prefix}{name}.", state, local, keys, errors)
+    for hook in module._load_state_dict_post_hooks:
+        hook(module, keys)
 
 
 def copy_or_refuse(name: str, keys: IncompatibleKeys, errors: list[str], copies: list[Callable[[], Any]]) -> None:

@@ -1,7 +1,9 @@
 """What a Module is: attributes, walking, state, moving, printing, and the mistakes that learners make."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -503,3 +505,17 @@ def test_integers_cannot_be_learned():
     with pytest.raises(RuntimeError, match="floating point dtype can require gradients"):
         nn.Parameter(shared.tensor([1, 2]))
     assert nn.Parameter(shared.tensor([1, 2]), requires_grad=False).dtype == shared.int64
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_what_was_loaded_goes_with_the_module(assign):
+    source = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).state_dict()
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    gc.disable()  # what only a collection frees can be the size of a large model
+    try:
+        module.load_state_dict(source, assign=assign)
+        kept = [weakref.ref(x) for x in (*source.values(), *module.parameters(), *module)]
+        del module, source
+        assert [x() for x in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
