@@ -58,7 +58,7 @@ def test_every_command_has_help(command: str) -> None:
         (["data", "fetch", "mnits"], "no dataset is called 'mnits'; the catalog has: mnist"),
         (["data", "verify", "mnits"], "no dataset is called 'mnits'"),
         (["nonsense"], "No such command 'nonsense'"),
-        (["setup", "--extra", "nonsense"], "There is no extra called nonsense. There are: dev"),
+        (["setup", "--extra", "nonsense"], "There is no extra called nonsense. There are: browser, demo, dev"),
     ],
 )
 def test_bad_input_is_one_clear_message_and_a_non_zero_exit(arguments: list[str], message: str) -> None:
