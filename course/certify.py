@@ -152,7 +152,8 @@ def _unfinished(workspace: Workspace, exercise: Exercise) -> str:
     missing = [part.name for part in parts if part.state == STUB]
     if len(missing) in (0, len(parts)):
         return ""
-    return f"{len(parts) - len(missing)} of {len(parts)} functions written; still missing: {', '.join(missing)}"
+    written = f"{len(parts) - len(missing)} of {len(parts)} functions written; still missing: {', '.join(missing)}"
+    return f"{written}. Its tests run when all are written; until then try the examples in the docstrings"
 
 
 def _failure(result: warm.Result, tests: tuple[str, ...]) -> str | None:

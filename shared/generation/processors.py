@@ -44,9 +44,10 @@ def check_logits(name: str, logits: Tensor, rows: Rows | None = None) -> None:
 
 
 def temperature(logits: Tensor, t: float) -> Tensor:
-    """logits / t: below 1 the likely tokens become likelier, above 1 all become more alike; t > 0, else ValueError.
+    """New logits, those given / t: below 1 the likely tokens become likelier, above 1 all become more alike.
 
     Probabilities become p^(1/t), renormalised. Towards 0 that is the likeliest token; `choose` takes it without a draw.
+    ValueError unless t is finite and above 0: an infinite one would make all tokens alike, the forbidden ones NaN.
     Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, equation 1.
 
     >>> temperature(tensor([[0.0, 1.0, -2.0]]), 0.5).tolist()
@@ -59,10 +60,10 @@ def temperature(logits: Tensor, t: float) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Only the k largest scores of each row stay, and what ties with the k-th; the others become −inf.
+    """New logits: only the k largest scores of each row stay, and what ties with the k-th; the others become −inf.
 
-    All stay where k ≥ V. ValueError for k < 1. Source: Fan et al., "Hierarchical neural story generation", 2018,
-    section 5.4.
+    All stay where k ≥ V, in a copy. ValueError for k < 1.
+    Source: Fan et al., "Hierarchical neural story generation", 2018, section 5.4.
 
     >>> top_k(tensor([[1.0, 4.0, 3.0, 3.0]]), 2).tolist()
     [[-inf, 4.0, 3.0, 3.0]]
@@ -75,10 +76,10 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """Only the nucleus stays: the fewest tokens, likeliest first, whose probabilities sum to at least p.
+    """New logits: only the nucleus stays, the fewest tokens, likeliest first, whose probabilities sum to at least p.
 
     The token with which the sum reaches p stays too, so there is always one. Of equally likely tokens at the edge,
-    those with the lower ids stay. 1 keeps all. ValueError unless 0 < p ≤ 1.
+    those with the lower ids stay. 1 keeps all, in a copy. ValueError unless 0 < p ≤ 1.
     Source: Holtzman et al., "The curious case of neural text degeneration", 2020, section 3.1.
 
     >>> top_p(tensor([[3.0, 1.0, 2.0]]), 0.8).tolist()  # probabilities 0.67, 0.09, 0.24
@@ -90,7 +91,8 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     if p == 1:
         return logits.clone()
     probabilities = F.softmax(logits, dim=-1)
-    # Tokens below (1 − p) / V sum to less than 1 − p, so none of them is in the nucleus: they need not be sorted.
+    # A sort of all tokens does as well, and is slower. Those below (1 − p) / V sum to less than 1 − p, so none of them
+    # is in the nucleus: they need not be sorted.
     count = int((probabilities > (1 - p) / logits.shape[1]).sum(-1).amax())
     order = logits.topk(max(count, 1), dim=-1).indices  # (B, count)
     falling = probabilities.gather(-1, order)
@@ -100,9 +102,10 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
-    """Only tokens stay that are at least p times as probable as the row's likeliest; ValueError unless 0 ≤ p ≤ 1.
+    """New logits: only tokens stay that are at least p times as probable as the row's likeliest.
 
-    So more stay where the model is unsure, and few where it is sure. 0 keeps all, 1 the likeliest and what ties.
+    So more stay where the model is unsure, and few where it is sure. 0 keeps all, in a copy, 1 the likeliest and what
+    ties. ValueError unless 0 ≤ p ≤ 1.
     Source: Nguyen et al., "Turning up the heat: min-p sampling for creative and coherent LLM outputs", 2024, section 3.
 
     >>> min_p(tensor([[3.0, 1.0, 2.0]]), 0.2).tolist()  # 1, 0.14 and 0.37 times as probable as the likeliest
@@ -131,10 +134,11 @@ def token_counts(rows: Rows, logits: Tensor) -> Tensor:
 
 
 def repetition_penalty(logits: Tensor, seen: Rows, penalty: float) -> Tensor:
-    """Scores of tokens in `seen` are divided by `penalty` where they are positive, and multiplied where they are not.
+    """New logits: those of tokens in `seen` are divided by `penalty` where they are positive, else multiplied by it.
 
     Above 1 both make the token less likely, below 1 likelier; 1 changes nothing. How often it was seen does not matter.
-    ValueError unless penalty > 0. Source: Keskar et al., "CTRL", 2019, section 4.1 (there scores are only divided).
+    ValueError unless the penalty is finite and above 0. Source: Keskar et al., "CTRL", 2019, section 4.1 (there scores
+    are only divided).
 
     >>> repetition_penalty(tensor([[2.0, -2.0, 1.0]]), [[0, 1, 1]], 2.0).tolist()
     [[1.0, -4.0, 1.0]]
@@ -147,7 +151,7 @@ def repetition_penalty(logits: Tensor, seen: Rows, penalty: float) -> Tensor:
 
 
 def presence_penalty(logits: Tensor, new: Rows, penalty: float) -> Tensor:
-    """`penalty` is subtracted from the score of each token that occurs in `new`, once, however often it does.
+    """New logits: `penalty` is subtracted once from the score of each token that occurs in `new`, however often.
 
     Below 0 it is a reward. Source: OpenAI's API reference, `presence_penalty`.
 
@@ -159,7 +163,7 @@ def presence_penalty(logits: Tensor, new: Rows, penalty: float) -> Tensor:
 
 
 def frequency_penalty(logits: Tensor, new: Rows, penalty: float) -> Tensor:
-    """`penalty` is subtracted from the score of each token as often as the token occurs in `new`.
+    """New logits: `penalty` is subtracted from the score of each token as often as the token occurs in `new`.
 
     Below 0 it is a reward. Source: OpenAI's API reference, `frequency_penalty`.
 
@@ -171,7 +175,7 @@ def frequency_penalty(logits: Tensor, new: Rows, penalty: float) -> Tensor:
 
 
 def no_repeat_ngrams(logits: Tensor, seen: Rows, n: int) -> Tensor:
-    """Forbids each token that would end a group of n tokens which the row has seen before: no n-gram occurs twice.
+    """New logits that forbid each token which would end a group of n tokens that the row has had: no n-gram twice.
 
     The last n − 1 tokens of a row are looked for in the whole row, and what followed them there becomes −inf. With
     n = 1 that is every token seen. ValueError for n < 1.

@@ -63,6 +63,7 @@ def check_surprise() -> None:
     x, y = np.array(TEXT[:-1]), np.array(TEXT[1:])
     bits = -np.log2(P[x, y])
     scores = np.log(P) + np.array([[0.5], [-1.0], [2.0], [0.0]])
+    again = "how likely each token is to come again: row t of the scores is about token t + 1, logits[:-1] and ids[1:]"
     for ids in (TEXT, shared.tensor(TEXT)):
         what = f"surprise of {TEXT}" + ("" if isinstance(ids, list) else " as a Tensor")
         check(
@@ -76,6 +77,11 @@ def check_surprise() -> None:
                 "p itself: its −log₂ is asked for": P[x, y],
                 "the probability of each token after itself: the scores at a place are for the token after "
                 "it": -np.log2(P[np.array(TEXT), np.array(TEXT)]),
+                f"{again}, in nats": -np.log(P[np.array(TEXT), np.array(TEXT)]),
+                again: -np.log2(P[y, y]),
+                f"{again}, and in nats": -np.log(P[y, y]),
+                f"{again}; and the last token is left out": -np.log2(P[x, x]),
+                f"{again}; and in nats, and the last token is left out": -np.log(P[x, x]),
                 "the tokens exchanged: p of what comes next, not of what was before": -np.log2(P[y, x]),
                 "the first token counted, as if something had been before it: T − 1 are asked for": np.concatenate(
                     [[0.0], bits]
@@ -95,6 +101,22 @@ def check_surprise() -> None:
         )
     one = numbers("surprise of a text of one token", lambda: surprise(bigrams(), [2]))
     require(one.shape == (0,), f"surprise of a text of one token has shape {one.shape}: nothing is predicted, (0,)")
+    check_unlikely()
+
+
+def check_unlikely() -> None:
+    """Scores so far apart that the smaller probability, e^-150 and less, is 0 in float32, and e^300 infinite."""
+    table = nn.Embedding(3, 3)
+    with shared.no_grad():
+        table.weight.copy_(shared.tensor([[0.0, -150.0, 0.0], [300.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    what = "surprise in float32 of tokens with the scores −150 beside 0 and 0, and 0 beside 300 and 0"
+    found = numbers(what, lambda: surprise(table, [0, 1, 2, 0]))
+    require(
+        found.shape != (3,) or np.isfinite(found).all(),
+        f"{what} is {found.tolist()}: their probabilities are 0 in float32, and the logarithm of 0 is infinite; "
+        "F.cross_entropy and F.log_softmax make ln p of the scores without p in between",
+    )
+    check(what, found, np.array([150 + LN2, 300, math.log(3)]) / LN2, tolerance=1e-2)
 
 
 def check_entropy() -> None:

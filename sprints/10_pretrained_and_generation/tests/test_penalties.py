@@ -30,7 +30,8 @@ HINTS = {
     "inhomogeneous": "`rows` are lists of ids of unequal lengths: token_counts makes a table (B, V) of them.",
     "ragged": "`rows` are lists of ids of unequal lengths: token_counts makes a table (B, V) of them.",
     "different lengths": "`rows` are lists of ids of unequal lengths: token_counts makes a table (B, V) of them.",
-    "list index": "A text may be shorter than n, or empty: then nothing is forbidden.",
+    "list index": "A text may be shorter than n, or empty: then nothing is forbidden. In a longer one the last group "
+    "begins at len(ids) − n.",
     "unhashable": "A list cannot be a key: tuple(…) can.",
     "float": "A mask is a bool Tensor: > 0 makes one of counts.",
 }
@@ -217,8 +218,11 @@ def mistaken(ids: list[int], n: int) -> dict[str, set[int]]:
     end = ids[len(ids) - n + 1 :] if n > 1 else []
     places = [i for i in range(len(ids) - n + 2) if ids[i : i + n - 1] == end and i + n - 1 < len(ids)]
     followers = [ids[i + n - 1] for i in places]
+    nothing = "nothing forbidden"
+    if n == 1:
+        nothing += ": the last 0 tokens are none, but ids[-(n - 1) :] is then ids[-0:], the whole text"
     return {
-        "nothing forbidden": set(),
+        nothing: set(),
         "groups of n + 1 tokens: the last n are looked for, where n − 1 and the next make a group": forbidden_by(
             ids, n + 1
         ),
@@ -235,6 +239,8 @@ def mistaken(ids: list[int], n: int) -> dict[str, set[int]]:
             ids[i + n - 1] for i in places if i + n - 1 < len(ids) - n + 1
         },
         "the text without its first token: a group may begin there": forbidden_by(ids, n, 1),
+        "the text without its last group: it begins at len(ids) − n, one short of len(ids) − n + 1, where a range "
+        "ends": {ids[i + n - 1] for i in places if i < len(ids) - n},
     }
 
 

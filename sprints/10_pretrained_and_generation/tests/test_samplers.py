@@ -279,11 +279,12 @@ def chosen(what: str, logits: np.ndarray, config: GenerationConfig, generator: A
 def check_choose() -> None:
     greedy, draws = GenerationConfig(temperature=0), GenerationConfig(temperature=0.5)
     rows = np.stack([UNSURE, SURE, -UNSURE])
-    found = chosen("choose at temperature 0", np.tile(rows, (10, 1)), greedy)
+    found, largest = chosen("choose at temperature 0", np.tile(rows, (10, 1)), greedy), [1, 2, 2] * 10
+    row = next((i for i, pair in enumerate(zip(found, largest, strict=True)) if pair[0] != pair[1]), 0)
     require(
-        found == [1, 2, 2] * 10,
-        f"choose at temperature 0 takes {found[:3]}, where the largest scores of three rows are at 1, 2 and 2: "
-        + ("those are the smallest" if found == [2, 4, 1] * 10 else "at temperature 0 nothing is drawn"),
+        found == largest,
+        f"choose at temperature 0 takes {found[row]} in row {row} of 30, whose largest score is at {largest[row]}: "
+        + ("that is the smallest" if found == [2, 4, 1] * 10 else "at temperature 0 nothing is drawn"),
     )
     what = "choose, from logits that process has divided by the temperature 0.5"
     many = np.tile(UNSURE, (SHOTS, 1))
@@ -363,6 +364,7 @@ def check_top_p() -> None:
     ordered = -np.sort(-p_all, axis=-1)
     rising = np.argsort(np.argsort(ROWS, axis=-1), axis=-1)
     size = ROWS.shape[1]
+    order = np.argsort(-p_all, axis=-1, kind="stable")
     cases = []
     for p in (0.8, 0.5, 0.9, 0.97):
         count = (np.cumsum(ordered, -1) - ordered < p).sum(-1, keepdims=True)
@@ -398,6 +400,16 @@ def check_top_p() -> None:
                         ROWS, p
                     )
                     & ~(p_all >= p),
+                    "a mask gathered with the order, which sorts it once more: order says where each sorted token "
+                    "belongs, so scatter, or gather with order.argsort(-1)": np.take_along_axis(
+                        np.arange(size) < count, order, -1
+                    ),
+                    "a mask gathered with the order, which sorts it once more, where scatter puts it back; and without "
+                    "the token with which the sum reaches p": np.take_along_axis(
+                        np.arange(size) < count - 1, order, -1
+                    ),
+                    "the mask of the sorted tokens, without putting it back into their places; and without the token "
+                    "with which the sum reaches p": np.broadcast_to(np.arange(size) < count - 1, ROWS.shape),
                 },
             )
         )
