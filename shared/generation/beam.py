@@ -159,7 +159,8 @@ def _log_probs(
     and what is new) and their new tokens. Before the first step the caches are empty, and the prompt is read. Later
     they hold the texts of the step before, without their last tokens: running text i continues that in row `rows[i]`,
     so the caches `select` these rows, and the last token of each text is read. Where they hold block_size tokens, new
-    ones take their places in the list `caches`, and what `context` gives is read.
+    ones take their places in the list `caches`, and what `context` gives is read. What is read lies on the model's
+    device (`device_of`), and so do the rows.
     """
     new = [beam.ids for beam in running]
     seen = [[*start, *ids] for ids in new]

@@ -63,7 +63,8 @@ def _steps(model: Any, seen: list[list[int]], config: GenerationConfig, generato
     Each time: `read` gives the logits (B, V) of what follows ids, the caches and the padding; `process` changes them by
     the texts (`seen`) and their new tokens (`new`), `choose` takes one token for each. At first, and whenever the
     caches hold block_size tokens, `context` says what is read of each text, `pad_left` makes ids and padding of it, and
-    the caches are new (`new_caches`); else the tokens that were chosen are read, (B, 1).
+    the caches are new (`new_caches`); else the tokens that were chosen are read, (B, 1). What is read lies on the
+    model's device (`device_of`).
     A text is finished with a token of `config.stop_tokens`, which is yielded; from then on it yields None, though it is
     read on with the others. When all are finished, or after `config.max_new_tokens`, there is nothing more.
     """

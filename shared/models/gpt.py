@@ -210,14 +210,15 @@ class GPT(nn.Module):
         """ids (B, T), which follow what the caches hold → the logits of the last of them, (B, logits_to_keep, V).
 
         The caches, one for each block, then hold ids too: `block(x, mask, cache=cache)` adds them. Only the last tokens
-        are scored: the head of GPT-2 costs as much as four of its blocks.
+        are scored: the head of GPT-2 costs as much as five and a half of its blocks.
         A text in a batch may be shorter than the others: then filler ids come first, and `padding`, int64 (B,), says
         how many, in this call and in all that follow it. Nobody looks at those: `mask`, (B, 1, 1, past + T), is True
         for tokens, and causality is added by the block. And a row's positions count from its first token, 0, so that
         they are no longer those of `positions(x, start=…)`: rows of `positions.table()`, (block_size, d), are
         added to x, by `F.embedding`, and `positions.dropout` is applied to the sum; a filler may have any position.
         RuntimeError where the caches and ids together are longer than block_size, fillers included, before anything is
-        cached: `positions(x, start)` raises it, or `positions._check(x, start)`.
+        cached: `positions(x, start)` raises it, or `positions._check(x, start)`. What is made here lies on the
+        device of ids.
         """
         past, total = len(caches[0]), len(caches[0]) + ids.shape[1]
         x, mask = self.token_embedding(ids), None
