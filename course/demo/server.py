@@ -65,10 +65,7 @@ def serve(models: Iterable[str] = (), port: int | None = None, public: bool = Fa
 def launch(shelf: Shelf, port: int | None = None, public: bool = False) -> Any:
     """The page, running in threads of its own: `.local_url`, `.close()`."""
     if importlib.util.find_spec("gradio") is None:
-        raise CourseError(
-            "the demo needs Gradio, which is not installed: run `python -m course setup --extra demo`, or "
-            "`pip install -e '.[demo]'` in an environment of your own."
-        )
+        raise CourseError("the demo needs Gradio, which is not installed: run `python -m course setup --extra demo`")
     host = EVERYWHERE if public else HOME
     port = free_port(host, port)
     # Gradio asks its own page whether it is there, which a proxy would get wrong.
