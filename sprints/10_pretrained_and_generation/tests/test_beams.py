@@ -372,6 +372,11 @@ def check_read(what: str, model: Witness, saw: list[list[tuple[int, ...]]]) -> N
             looks = "another text's token is read: the last token of each running text, in their order"
         elif a[-len(b) :] == b and len(b) < len(wanted[0]) + k:
             looks = "the context is full, and the caches still hold what was there before: new ones take their places"
+        elif len(a) == model.config.block_size // 2 and a == b[-len(a) :]:
+            looks = (
+                "that is read anew though it is in the caches: new ones take the places of the full ones in the list, "
+                "`caches[:] = …`, since `caches = …` gives another list that name, and the search keeps the full ones"
+            )
         elif len(a) < len(b):
             looks = "a part of its text is missing: are the caches new in each step?"
         else:
@@ -470,10 +475,31 @@ def check_processed() -> None:
             marks = ["processors on the logits: they work on ln p, log_softmax first"]
         looks = f"\nThat is what one gets from: {marks[0]}." if marks else ""
         pytest.fail(
-            f"{what}: {[(b.ids, round(b.log_prob, 3)) for b in found]}, where "
-            f"{[(b.ids, round(b.log_prob, 3)) for b in wanted]} is expected{looks}",
+            f"{what}: {[(b.ids, round(float(b.log_prob), 3)) for b in found]}, where "
+            f"{[(b.ids, round(float(b.log_prob), 3)) for b in wanted]} is expected{looks}",
             pytrace=False,
         )
+
+
+class Half(Witness):
+    """A Witness whose scores are in half precision."""
+
+    def scores(self, text: tuple[int, ...]) -> np.ndarray:
+        return super().scores(text).astype(np.float16)
+
+    def extend(self, *inputs: Any, **options: Any) -> shared.Tensor:
+        return super().extend(*inputs, **options).to(shared.float16)
+
+
+def check_half() -> None:
+    model, prompt = Half(vocab_size=6, seed=14, scale=1.5), [1, 5, 2]
+    what = "beam_search in a model of half precision"
+    found, wanted = searched(what, model, prompt, 2, 6)[0], narrow(model, prompt, 2, 6, 1.0, set())[0][0]
+    require(
+        abs(found.log_prob - wanted.log_prob) < 1e-4,
+        f"{what}: the best sum of ln p is {float(found.log_prob):.4f}, where {float(wanted.log_prob):.4f} is expected: "
+        "in float32 log_softmax loses nothing of them",
+    )
 
 
 def normalised(values: np.ndarray) -> np.ndarray:
@@ -514,4 +540,5 @@ def test_beams_find_what_trying_every_text_finds_which_greedy_misses():
     check_narrow()
     check_exhaustive()
     check_processed()
+    check_half()
     check_sentences()

@@ -114,6 +114,7 @@ def check_pieces(cuts: list[int], positions: str = "learned") -> None:
     numbered = np.concatenate([np.arange(n) + i for i, n in enumerate(cuts)])
     for k, length in enumerate(cuts):
         what = f"extend by {length} of {sum(cuts)} tokens after {start}, pass {k + 1} of {passes}"
+        kept = None if caches[0].keys is None else caches[0].keys.numpy().copy()
         found = extended(what, model, ids[:, start : start + length], caches, keep=length)
         require(
             len(caches[0]) == start + length,
@@ -127,6 +128,11 @@ def check_pieces(cuts: list[int], positions: str = "learned") -> None:
         )
         end = start + length
         if not near(found, whole[:, start:end]):
+            require(
+                kept is None or np.array_equal(kept, caches[0].keys.numpy()[:, :, :start], equal_nan=True),
+                f"{what}: the keys that were in the first cache are other ones afterwards: the array that "
+                "GenerationCache._room makes has the old tokens in front",
+            )
             full, n = ids[:, :end], sum(cuts)
             rows = (3, n)
 

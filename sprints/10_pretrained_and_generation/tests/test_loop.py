@@ -169,6 +169,16 @@ def check_settings() -> None:
         texts[row].append(int(scores.argmax()))
         return texts[row][-1]
 
+    written: list[tuple[int, int]] = []
+
+    def together(row: int, step: int, part: tuple[int, ...]) -> int:
+        """As `choose`, where the tokens of all texts are in one list."""
+        scores = model.scores(part).copy()
+        scores[4] += 1.5
+        scores[list({token for at, token in written if at < step})] -= 5
+        written.append((step, int(scores.argmax())))
+        return written[-1][1]
+
     expected, saw = visible(prompts, 8, choose)
     what = "stream with a presence penalty and a bias"
     steps = streamed(what, model, prompts, config)
@@ -180,6 +190,8 @@ def check_settings() -> None:
         + (
             ": process is left out"
             if tokens == bare
+            else ": `new` is one list for all texts, where each has its own; [[]] * n is one list n times"
+            if tokens == visible(prompts, 8, together)[0]
             else ": process(logits, seen, new, config) is given the new tokens"
         ),
     )
@@ -317,13 +329,17 @@ def check_context_and_fillers() -> None:
             mistakes = {
                 "the last block_size tokens, which leave no room for the next": [t[-block_size:] for t in texts],
                 "the first half: the last tokens are what comes before the next": [t[:half] for t in texts],
+                **(
+                    {"text[-0:], which is everything: half of 1 is 0, and one token at least is read": texts}
+                    if half * 2 > block_size
+                    else {}
+                ),
                 "all of it: only at first": texts,
                 "half of each text: half of the context": [t[len(t) // 2 :] for t in texts],
                 "everything but the last half": [t[:-half] for t in texts],
                 "one token fewer": [t[-half + 1 :] for t in texts],
                 "one token more": [t[-half - 1 :] for t in texts],
                 "half a context where everything is to be read: that is for later": [t[-half:] for t in texts],
-                "nothing cut away for a block_size of 1: at least one token is read": [t[0:] for t in texts],
             }
             names = [name for name, value in mistakes.items() if value == found]
             looks = f"\nThat is what one gets from: {names[0]}." if names and found != expected else ""

@@ -336,7 +336,8 @@ class Notes:
 
 def proposed_by(what: str, draft: Any, text: list[int], start: int, number: int, config: Any, generator: Any) -> Any:
     before = list(text)
-    with doing(what, HINTS):
+    none = "Where the draft may choose no token any more, `not q.any()`, proposing ends: fewer come out than asked for."
+    with doing(what, {**HINTS, "no token is left": none}):
         found = propose(draft, text, start, number, config, generator)
     require(found is not None, f"{what} is None: is a `return` missing?")
     require(
