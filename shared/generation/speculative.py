@@ -3,7 +3,7 @@
     result = speculate(model, draft, prompt, GenerationConfig(max_new_tokens=100), lookahead=4)
     result.ids, result.acceptance_rate
 
-At batch 1 a pass over four tokens takes much less than four times as long as one over a single token (1.4 times, for
+At batch 1 a pass over four tokens takes much less than four times as long as one over a single token (1.5 times, for
 GPT-2's sizes on one thread), because the weights have to be read once in both cases.
 What comes out has exactly the distribution of the large model alone, however bad the draft is: it decides only about
 the time. Sources: Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", 2023;
