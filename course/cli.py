@@ -145,9 +145,19 @@ def demo(
         bool, typer.Option("--public", help="Serve to everybody who can reach this machine, not only to yourself.")
     ] = False,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Run the reference, whatever lies in workspace/.")
+    ] = False,
 ) -> None:
-    """Write with a model in the browser: strategies, probabilities, attention. Only on this machine, 127.0.0.1."""
-    from .demo import server
+    """Write with a model in the browser: strategies, probabilities, attention. Only on this machine, 127.0.0.1.
+
+    The functions that you have written in workspace/ are used.
+    """
+    print("Starting …", flush=True)
+    from .extension import activate_for_program
+
+    print("\n".join(activate_for_program(reference)), flush=True)
+    from .demo import server  # its pages import shared
 
     server.serve(model or [], port, public, browser)
 

@@ -180,7 +180,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, (ModelError, ValueError)):
         return coloring.note(str(error), "error")
     traceback.print_exception(error)
-    text = f"Something went wrong, which is a mistake of this program: {type(error).__name__}: {error}"
+    mine = os.environ.get("SHARED_WORKSPACE") is not None  # the learner's framework, which may be at work
+    whose = "one of your functions or of this program (the terminal says where)" if mine else "this program"
+    text = f"Something went wrong, which is a mistake of {whose}: {type(error).__name__}: {error}"
     return coloring.note(text, "error")
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import shared
+from course import sources as texts
 from course.demo import server
 from course.demo.models import KEPT, ModelError, Reader, Shelf, Source, in_cache, sources
 from course.demo.session import Choice, PromptError, Speller, read_prompt, reread, search, write
 from course.demo.strategies import BEAM_SEARCH, PARAMETERS, STRATEGIES, Settings
 from course.demo.turns import Stops, Turns
-from course.sprints import CourseError
+from course.sprints import ROOT, CourseError, find_folder, load_sprint
+from course.workspace import Workspace
 from shared.generation import GenerationConfig, beam_search, generate
 from shared.models import GPT, GPTConfig, load_pretrained
 from shared.models.hub import KNOWN
@@ -440,3 +445,56 @@ def test_it_is_public_only_when_asked_and_says_so(monkeypatch, capsys, public: b
     assert "The demo is at http://127.0.0.1:1/" in said.out
     assert ("without a password" in said.err) == public
     assert opened == ([] if public else ["http://127.0.0.1:1/"])
+
+
+# ---------------------------------------------------------------- whose code
+
+PROGRAM = """
+import sys, threading
+from course.extension import activate_for_program
+print(*activate_for_program(sys.argv[1:] == ["--reference"]), sep="\\n")
+from course.demo.models import Shelf, sources
+from course.demo.session import read_prompt, write
+from course.demo.strategies import Settings
+from course.demo.turns import Turns
+reader = Shelf(sources()).get("Sorter")
+settings = Settings("Greedy", None, 6, 0)
+print([c.text for c in write(reader, read_prompt(reader, "CBABBC"), settings, threading.Event(), Turns())])
+"""
+
+
+def written(workspace: Path | None, *arguments: str) -> list[str]:
+    """The lines that a program says, the last of them what the sorter writes."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SHARED_")}
+    if workspace is not None:
+        variables["SHARED_WORKSPACE"] = str(workspace)
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_it_writes_with_the_learners_functions_and_the_reference_where_these_cannot_be_used(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    workspace.start([load_sprint(find_folder("10"))])
+    path = workspace.file("shared.generation.config")
+    choose = texts.functions(workspace.reference("shared.generation.config"))["choose"].text
+    first = choose.replace("return logits.argmax(-1).tolist()", "return [0] * len(logits)")
+    assert first != choose
+    path.write_text(texts.put(path.read_text(encoding="utf-8"), "choose", first), encoding="utf-8")
+    broken = workspace.file("shared.generation.beam")
+    broken.write_text("def beam_search(\n", encoding="utf-8")
+    *said, text = written(workspace.folder)
+    assert text == str(["A"] * 6)
+    assert said[0].startswith("framework: yours: generation.config (1 of ") and "everything else: reference" in said[0]
+    assert any(line.startswith("your generation.beam cannot be used, the reference stands in for it") for line in said)
+    said, text = written(workspace.folder, "--reference")
+    assert said == "framework: the reference (without --reference: yours)" and text == str([*"ABBBCC"])
+
+
+def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:
+    variables = {**os.environ, "SHARED_WORKSPACE": str(tmp_path / "none")}
+    command = [sys.executable, "-m", "course", "demo", "--no-browser"]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == "Starting …\n"
+    assert "names no workspace" in done.stderr and "Traceback" not in done.stderr

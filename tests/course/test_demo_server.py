@@ -127,6 +127,8 @@ def test_a_taken_port_is_explained_by_the_command(address: str) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     assert f"port {port} cannot be used" in result.stderr and "Traceback" not in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Starting …" and lines[1].startswith("framework: ")
 
 
 def test_every_strategy_is_offered(address: str) -> None:
