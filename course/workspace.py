@@ -294,7 +294,7 @@ class Workspace:
     def _anew(self, module: str) -> str:
         """The reference's module with every begun exercise in it as a stub."""
         text = self.reference(module)
-        for sprint in load_sprints(self.root):
+        for sprint in load_sprints(self.root) if self.record["exercises"] else ():
             for exercise in sprint.exercises:
                 for target in exercise.targets:
                     owner, name = sources.split(target, self.root)

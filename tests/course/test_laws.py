@@ -6,6 +6,7 @@ That they pass on the reference itself is seen by running them, sprints/NN_*/tes
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +20,58 @@ SPRINTS = [sprint for sprint in load_sprints() if sprint.exercises]
 each_sprint = pytest.mark.parametrize("sprint", SPRINTS, ids=lambda sprint: sprint.label)
 
 
-def started(folder: Path, sprints: list[Sprint]) -> Workspace:
-    folder.mkdir(parents=True)
+def started(folder: Path, sprint: Sprint) -> Workspace:
+    folder.mkdir()
     workspace = Workspace(folder)
-    workspace.start(sprints)
+    workspace.start([sprint])
     return workspace
 
 
-def solved(folder: Path, sprints: list[Sprint]) -> Workspace:
-    """A workspace in which every stub was replaced by the reference's function."""
-    workspace = started(folder, sprints)
-    for sprint in sprints:
-        for target in (target for exercise in sprint.exercises for target in exercise.targets):
-            module, name = sources.split(target)
-            path = workspace.file(module)
-            right = sources.functions(workspace.reference(module))[name].text
-            path.write_text(sources.put(path.read_text(encoding="utf-8"), name, right), encoding="utf-8")
-    return workspace
+def solve(workspace: Workspace, sprint: Sprint) -> None:
+    """Replaces every stub of a sprint by the reference's function."""
+    for target in (target for exercise in sprint.exercises for target in exercise.targets):
+        module, name = sources.split(target)
+        path = workspace.file(module)
+        right = sources.functions(workspace.reference(module))[name].text
+        path.write_text(sources.put(path.read_text(encoding="utf-8"), name, right), encoding="utf-8")
+
+
+def copy(workspace: Workspace, folder: Path) -> Workspace:
+    """The workspace as it is now, to which nothing more happens."""
+    shutil.copytree(workspace.folder, folder)
+    return Workspace(folder)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, warm.Result]:
-    """Every run that the laws need, by name."""
+    """Every run that the laws need, by name; a workspace of several sprints came about sprint by sprint."""
     folder = tmp_path_factory.mktemp("laws")
     jobs = []
 
-    def job(name: str, made: warm.Job, *options: str) -> None:
-        jobs.append(warm.Job(name, made.tests, made.variables, (*made.options, *options), made.limit))
+    def job(name: str, made: warm.Job, *options: str, kernels: str = "reference") -> None:
+        # Each test runs in a process of its own, and loading compiled kernels there takes longer than they save: the
+        # formulas do, but where all of the framework is the learner's, as with the reference itself.
+        variables = {**made.variables, "SHARED_KERNELS": kernels}
+        jobs.append(warm.Job(name, made.tests, variables, (*made.options, *options), made.limit))
 
-    everything = solved(folder / "everything", SPRINTS)
+    solved, unwritten = (started(folder / name, SPRINTS[0]) for name in ("solved", "unwritten"))
     for place, sprint in enumerate(SPRINTS):
-        stubs = started(folder / f"stubs-{sprint.label}", [sprint])
+        stubs = started(folder / f"stubs-{sprint.label}", sprint)
+        own = copy(stubs, folder / f"own-{sprint.label}")
+        solve(own, sprint)
         job(f"{sprint.label} stubs", certify.whole(sprint, stubs), "--no-preflight")
         for exercise in sprint.exercises:
             job(f"{sprint.label} only {exercise.id}", certify.isolated(sprint, exercise, stubs, []))
-        job(f"{sprint.label} all solved", certify.whole(sprint, everything))
         if place:
-            earlier = solved(folder / f"before-{sprint.label}", SPRINTS[:place])
+            earlier = copy(solved, folder / f"before-{sprint.label}")
             job(f"{sprint.label} earlier solved", certify.whole(sprint, earlier), "--no-preflight")
-            unwritten = started(folder / f"unwritten-{sprint.label}", SPRINTS[:place])
-            job(f"{sprint.label} earlier unwritten", certify.whole(sprint, unwritten), "--no-preflight")
-        own = solved(folder / f"own-{sprint.label}", [sprint])
+            earlier = copy(unwritten, folder / f"unwritten-{sprint.label}")
+            job(f"{sprint.label} earlier unwritten", certify.whole(sprint, earlier), "--no-preflight")
+            solved.start([sprint])
+            unwritten.start([sprint])
+        solve(solved, sprint)
+        # By the time it runs, the sprints that come after are solved, too.
+        job(f"{sprint.label} all solved", certify.whole(sprint, solved), kernels="auto")
         job(f"{sprint.label} earlier reference", certify.whole(sprint, own), "--no-preflight")
     return {result.key: result for result in warm.run(jobs, warm.processes())}
 
