@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -193,3 +194,12 @@ def is_alive(pid: int) -> bool:
         return False
     stat = Path(f"/proc/{pid}/stat")  # a zombie nobody waited for is no longer alive
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in all_notebooks(ROOT)])
+def test_a_notebook_finds_files_from_any_folder(path: Path) -> None:
+    """`course run` starts kernels at the repository's root, JupyterLab in the notebook's own folder."""
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    lines = [line for source in code for line in source.splitlines()]
+    relative = re.compile(r"""(?<!ROOT / )["'](sprints|shared|course|datasets|benchmarks)/""")
+    assert [line for line in lines if relative.search(line)] == [], 'write ROOT / "sprints/…", ROOT of course.sprints'
