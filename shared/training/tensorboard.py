@@ -49,6 +49,7 @@ class TensorBoard(Callback):
         suffix = f".{time.time_ns()}"  # without it, two files begun in one second have the same name
         options = {"purge_step": purge_step, "filename_suffix": suffix}
         self._writer = _import_tensorboardx().SummaryWriter(self.log_dir, **options)
+        _write_at_once(self._writer.file_writer.event_writer)
         return self._writer
 
     def scalar(self, tag: str, value: float, step: int) -> None:
@@ -128,6 +129,15 @@ def _import_tensorboardx() -> Any:
             "pip install tensorboardX tensorboard"
         ) from error
     return tensorboardX
+
+
+def _write_at_once(events: Any) -> None:
+    """Leave out the queue and the thread of tensorboardX's event writer, whose `flush` does not wait for them.
+
+    What `flush` is called after would otherwise reach the disk some time later, or, in a killed training, never.
+    """
+    events._worker.stop()  # returns when everything in the queue is in the file
+    events.add_event = events._ev_writer.write_event
 
 
 def _tag(name: str) -> str:

@@ -73,6 +73,15 @@ def test_an_epoch_can_be_seen_as_soon_as_it_is_over(tmp_path):
 
 
 @needs_tensorboard
+def test_what_is_flushed_is_in_the_file_however_much_it_is(tmp_path):
+    board = TensorBoard(tmp_path)
+    for step in range(1, 2001):
+        board.numbers(step, {"loss/val": 1 / step}, flush=step % 500 == 0)
+        if step % 500 == 0:
+            assert len(curve(read(tmp_path), "loss/val")) == step
+
+
+@needs_tensorboard
 def test_parameters_and_gradients_are_histograms(tmp_path):
     model, _ = trained(TensorBoard(tmp_path))
     events = read(tmp_path)
