@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, is_dataclass
 from itertools import pairwise
 from statistics import median
@@ -43,6 +43,8 @@ from shared.training.run_log import RunLog
 from shared.training.schedule import warmup_cosine
 from shared.training.step_bar import StepBar
 from shared.training.tensorboard import TensorBoard
+
+SMALLEST_SCALE = 1e-4  # of the loss in float16: where this is still too much, the gradient itself is not finite
 
 
 class Trainer:
@@ -94,6 +96,7 @@ class Trainer:
         self.tokens_per_step = config.windows_per_step * self.block_size
         self.steps = config.planned_steps(self.tokens_per_step)
         self.optimizer = optimizer if optimizer is not None else optimizer_of(model, config)
+        self._own_optimizer = optimizer is None
         self.scheduler = LambdaLR(self.optimizer, self.rate_factor)
         self.scaler = scaler_of(model, config)
         self.stopping = EarlyStopping(config.patience, restore_best=False) if config.patience else None
@@ -101,6 +104,7 @@ class Trainer:
         self.log = RunLog()
         self.step, self.seconds, self.best, self.stopped_by = 0, 0.0, math.inf, ""
         self._characters: float | None = None
+        self._begun = False
         self._check()
 
     # ------------------------------------------------------------ the loop
@@ -109,13 +113,15 @@ class Trainer:
         """Trains until a budget is used up; returns the log. The model is left with its last weights.
 
         With `resume`, goes on from the last checkpoint in the folder, if there is one, with the losses that the
-        unbroken training would have had, bit for bit. Without it, a folder that has a training in it is a
-        FileExistsError. FloatingPointError, which names the step, where a loss is no longer finite: the model is as
-        before that step, and the checkpoints are those from before.
+        unbroken training would have had, bit for bit; settings that were changed since hold from there on, with a
+        warning. Without it, a folder that has a training in it is a FileExistsError. FloatingPointError, which names
+        the step, where a loss is no longer finite: the model is as before that step, and the checkpoints are those
+        from before.
         """
         self._begin(resume)
         config, self.stopped_by = self.config, self.used_up()
-        with StepBar(self.step, self.steps, self.progress) as bar, self.log:
+        board = closing(self.board) if self.board is not None else nullcontext()
+        with StepBar(self.step, self.steps, self.progress) as bar, self.log, board:
             if self.step == 0 and config.eval_interval:
                 self.evaluate()  # before anything is learnt: about ln V
             while not self.stopped_by:
@@ -161,6 +167,8 @@ class Trainer:
                 cast=self.cast,
                 scaler=self.scaler,
             )
+            if self.scaler is not None and not math.isfinite(norm) and self.scaler.get_scale() < SMALLEST_SCALE:
+                raise FloatingPointError(f"the norm of the gradient is {norm}, however little the loss is scaled")
         except FloatingPointError as error:
             raise self._diagnosis(f"in step {self.step + 1} {error}, at a learning rate of {rate:.3g}") from error
         self.scheduler.step()
@@ -320,31 +328,46 @@ class Trainer:
             raise FileExistsError(
                 errno.EEXIST, "there is a training in this folder: go on with resume=True, or take another", self.folder
             )
+        if self._begun and found is None:
+            raise ValueError(
+                f"there is no checkpoint in {self.folder} to go on from, and this Trainer has been at work: make model "
+                f"and Trainer anew to begin again"
+            )
         try:
             os.makedirs(self.folder, exist_ok=True)
             self.log = RunLog(history)
-            self.step = load_checkpoint(self.folder, self.model, self.optimizer, **self._parts()) if found else 0
+            if found is not None:
+                self._go_on()
             self.log.truncate(self.step if found else -1)
             self._note_settings(os.path.join(self.folder, "config.json"))
         except OSError as error:
             raise type(error)(
                 error.errno, f"the training cannot use its folder: {error.strerror}", error.filename or self.folder
             ) from error
+        self._begun = True
+
+    def _go_on(self) -> None:
+        """Loads the last checkpoint; settings that are not those it was written with take the place of those."""
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.step = load_checkpoint(self.folder, self.model, self.optimizer, **self._parts())
+        before = checkpoint_info(self.folder)["config"]["training"]
+        now = json.loads(json.dumps(self.config.to_dict()))
+        changed = [f"{k} {before.get(k)!r} → {v!r}" for k, v in now.items() if before.get(k) != v]
+        if not changed:
+            return
+        warnings.warn(f"resumed with other settings: {', '.join(changed)}", stacklevel=4)
+        if self._own_optimizer:  # the checkpoint has its old rates, betas and weight decay
+            for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
+                group.update(settings)
+        self.scheduler = LambdaLR(self.optimizer, self.rate_factor, last_epoch=self.step - 1)
 
     def _note_settings(self, path: str) -> None:
-        """Writes the settings; warns where a training is resumed with others."""
-        now = json.loads(json.dumps(self._description()))
-        if self.step:  # from the checkpoint: the file may have been cut off by a kill
-            before = checkpoint_info(self.folder)["config"]["training"]
-            changed = [f"{k} {before.get(k)!r} → {v!r}" for k, v in now["training"].items() if before.get(k) != v]
-            if changed:
-                warnings.warn(f"resumed with other settings: {', '.join(changed)}", stacklevel=4)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(now, indent=2) + "\n")
+        """Writes the settings; what was there before stays until they are complete."""
+        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+            file.write(json.dumps(self._description(), indent=2) + "\n")
+        os.replace(f"{path}.tmp", path)
 
     def _finish(self) -> None:
-        if self.board is not None:
-            self.board.close()
         if self.folder is not None and self.log.rows:
             self.log.plot().savefig(os.path.join(self.folder, "loss.png"), dpi=120)
 

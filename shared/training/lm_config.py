@@ -63,7 +63,8 @@ class LMConfig:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))  # TOML and JSON have lists
+        if isinstance(self.betas, list):  # as TOML and JSON have it
+            object.__setattr__(self, "betas", tuple(self.betas))
         for name in ("steps", "batch_size", "accumulation", "keep_last", "sample_tokens"):
             self._require(name, _is_int(getattr(self, name)) and getattr(self, name) >= 1, "an int of at least 1")
         for name in ("block_size", "eval_batches", "token_budget", "patience", "top_k"):
@@ -74,12 +75,18 @@ class LMConfig:
         for name in ("min_lr", "weight_decay", "clip", "temperature"):
             self._require(name, _is_number(getattr(self, name)) and getattr(self, name) >= 0, "a number of at least 0")
         self._require("max_lr", _is_number(self.max_lr) and self.max_lr >= self.min_lr, "a number of at least min_lr")
-        two = len(self.betas) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in self.betas)
+        self._require("max_lr", self.max_lr > 0, "a number above 0")
+        two = isinstance(self.betas, tuple) and len(self.betas) == 2
+        two = two and all(_is_number(beta) and 0 <= beta < 1 for beta in self.betas)
         self._require("betas", two, "two numbers from 0 to below 1")
         budget = self.time_budget
         self._require("time_budget", budget is None or _is_number(budget) and budget > 0, "None or seconds above 0")
         self._require("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         self._require("prompt", isinstance(self.prompt, str) and self.prompt, "a string with something in it")
+        if self.patience is not None and self.eval_interval == 0:
+            raise ValueError(
+                f"LMConfig: patience={self.patience} counts measurements, but with eval_interval=0 there are none"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"LMConfig: warmup_steps should be below steps, but got warmup_steps={self.warmup_steps} and "

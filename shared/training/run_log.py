@@ -37,7 +37,7 @@ class RunLog:
         self.latest.update(row)
         if self.path is not None:
             if self._file is None:
-                self._file = open(self.path, "a", encoding="utf-8")
+                self._file = open(self.path, "a", encoding="utf-8", errors="surrogatepass")  # as json reads it
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def column(self, name: str) -> tuple[list[int], list[Any]]:
@@ -50,9 +50,10 @@ class RunLog:
         return self.latest.get(name)
 
     def measured(self) -> dict[str, list[Any]]:
-        """The rows of measurements as columns: "step", "train_loss", "val_loss", …; those are empty before any."""
+        """The rows of measurements as columns: what all of them have, "step", "val_loss", …; empty before any."""
         rows = [row for row in self.rows if "val_loss" in row]
-        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {"step": [], "val_loss": []}
+        names = [name for name in rows[0] if all(name in row for row in rows)] if rows else ["step", "val_loss"]
+        return {name: [row[name] for row in rows] for name in names}
 
     def truncate(self, step: int) -> None:
         """Forgets the rows behind `step`, and in the file a last line that was cut off by a kill."""
@@ -113,15 +114,16 @@ class RunLog:
 
 def read_rows(path: str) -> list[dict[str, Any]]:
     """The rows of a log's file; a last line without its end was being written when the training was killed."""
-    with open(path, encoding="utf-8") as file:
-        lines = file.read().split("\n")[:-1]
+    with open(path, "rb") as file:  # that line may end in the middle of a character
+        lines = file.read().split(b"\n")[:-1]
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
             rows[-1]["step"]
         except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path}, line {number}, is not a row of a training's log: {line[:60]!r}") from None
+            start = line[:60].decode("utf-8", "replace")
+            raise ValueError(f"{path}, line {number}, is not a row of a training's log: {start!r}") from None
     return rows
 
 

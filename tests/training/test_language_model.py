@@ -528,6 +528,92 @@ def test_a_budget_that_grows_goes_on_with_the_same_losses(tmp_path, monkeypatch)
     assert curve(log) == curve(whole)
 
 
+@pytest.mark.parametrize("name", ["its own optimizer", "one that was given"])
+def test_settings_that_were_changed_hold_from_the_checkpoint_on(name, tmp_path):
+    def fresh(seed=0, **changes):
+        model = gpt(seed)
+        optimizer = None if name == "its own optimizer" else AdamW(model.parameters(), lr=0.02)
+        return trainer(model, folder=tmp_path, optimizer=optimizer, **changes)
+
+    first = fresh()
+    first.used_up = lambda: "time budget" if first.step == 4 else ""
+    first.train()
+    with pytest.warns(UserWarning, match="resumed with other settings: .*max_lr 0.01 → 0.005") as caught:
+        run = fresh(1, max_lr=0.005, min_lr=0.0005, weight_decay=0.3, betas=(0.8, 0.9))
+        log = run.train(resume=True)
+    assert [w.filename for w in caught] == [__file__], "the warning points at the line that resumes"
+    highest = 0.005 if name == "its own optimizer" else 0.02
+    shape = [warmup_cosine(s, 1.0, 0.1, 2, 12) for s in range(12)]
+    rates = [0.01 if name == "its own optimizer" else 0.02] * 4 + [highest] * 8
+    assert log.column("lr")[1] == pytest.approx([rate * factor for rate, factor in zip(rates, shape, strict=True)])
+    decays = {group["weight_decay"] for group in run.optimizer.param_groups}
+    assert decays == ({0.3, 0.0} if name == "its own optimizer" else {0.01}), "what was given is what was saved"
+    assert run.optimizer.param_groups[0]["betas"] == ((0.8, 0.9) if name == "its own optimizer" else (0.9, 0.999))
+    assert run.optimizer.state_dict()["state"][0]["step"] == 12, "its moments go on"
+
+
+def test_a_trainer_that_has_been_at_work_does_not_begin_again_with_its_weights(tmp_path):
+    run = trainer(folder=tmp_path, checkpoint_interval=0)
+    run.train()
+    lines = (tmp_path / "history.jsonl").read_text()
+    with pytest.raises(ValueError, match="no checkpoint in .* make model and Trainer anew to begin again"):
+        run.train(resume=True)
+    assert (tmp_path / "history.jsonl").read_text() == lines, "nothing is forgotten"
+    again = trainer(folder=tmp_path, checkpoint_interval=0)
+    assert curve(again.train(resume=True)) == curve(run.log)
+
+
+def test_a_trainer_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path):
+    whole = trainer(folder=tmp_path / "whole").train()
+    run = trainer(folder=tmp_path / "broken")
+    advance = run.advance
+
+    def interrupted():
+        if run.step == 6:
+            run.advance = advance
+            next(run.windows)  # an interrupt may come between a batch and its update
+            raise KeyboardInterrupt
+        return advance()
+
+    run.advance = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert curve(run.train(resume=True)) == curve(whole) and measured(run.log) == measured(whole)
+
+
+def test_a_log_that_ends_in_the_middle_of_a_character_is_resumed(tmp_path):
+    class Greek(Letters):
+        def encode(self, text):
+            return ["\nαβγδεζ".index(char) for char in text]
+
+        def decode(self, ids):
+            return "".join("\nαβγδεζ"[i] for i in ids)
+
+    settings = {"tokenizer": Greek(), "sample_interval": 3, "sample_tokens": 5}
+    log = trainer(folder=tmp_path, **settings).train()
+    path = tmp_path / "history.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + '{"step": 12, "sample": "γ'.encode()[:-1])
+    assert trainer(gpt(2), folder=tmp_path, **settings).train(resume=True).rows == log.rows
+    assert path.read_bytes() == whole
+
+
+def test_a_log_takes_half_of_a_surrogate_pair(tmp_path):
+    with RunLog(tmp_path / "history.jsonl") as log:
+        log.add(step=1, sample="\ud800")
+    assert RunLog(tmp_path / "history.jsonl").rows == log.rows
+
+
+def test_measurements_with_and_without_characters_can_be_saved_together(tmp_path):
+    """The first begins with a tokenizer, the one that goes on has none."""
+    first = trainer(folder=tmp_path, tokenizer=Letters())
+    first.used_up = lambda: "time budget" if first.step == 4 else ""
+    first.train()
+    log = trainer(gpt(1), folder=tmp_path).train(resume=True)
+    assert curve(log) == curve(trainer().train())
+    assert set(log.measured()) == {"step", "train_loss", "val_loss", "perplexity", "bits_per_token", "seconds"}
+
+
 def test_a_line_that_was_cut_off_by_a_kill_is_dropped(tmp_path):
     log = trainer(folder=tmp_path, steps=12).train()
     path = tmp_path / "history.jsonl"
@@ -569,6 +655,24 @@ def test_settings_that_were_cut_off_by_a_kill_are_written_again(tmp_path):
     path.write_text("")
     trainer(gpt(2), folder=tmp_path, steps=12).train(resume=True)
     assert path.read_text() == whole
+
+
+def test_settings_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    trainer(folder=tmp_path, steps=12).train()
+    whole = (tmp_path / "config.json").read_text()
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="steps 12 → 13"):
+            trainer(gpt(2), folder=tmp_path, steps=13).train(resume=True)
+    assert (tmp_path / "config.json").read_text() == whole
+    with pytest.warns(UserWarning, match="steps 12 → 13"):
+        trainer(gpt(2), folder=tmp_path, steps=13).train(resume=True)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["steps"] == 13
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_update(tmp_path):
@@ -639,12 +743,19 @@ def test_what_samples_need_is_said_before_the_training():
         ({"checkpoint_interval": -1}, "checkpoint_interval should be an int of at least 0"),
         ({"max_lr": 1e-5, "min_lr": 1e-4}, "max_lr should be a number of at least min_lr"),
         ({"max_lr": math.nan}, "max_lr should be a number"),
+        ({"max_lr": 0.0, "min_lr": 0.0}, "max_lr should be a number above 0"),
         ({"betas": (0.9, 1.0)}, "betas should be two numbers from 0 to below 1"),
         ({"betas": (0.9,)}, "betas should be two numbers"),
+        ({"betas": 0.9}, "betas should be two numbers"),
+        ({"betas": None}, "betas should be two numbers"),
         ({"clip": -1}, "clip should be a number of at least 0"),
         ({"dtype": "int8"}, "dtype should be one of float32, bfloat16, float16, but got 'int8'"),
         ({"time_budget": 0}, "time_budget should be None or seconds above 0"),
         ({"patience": 0}, "patience should be None or an int of at least 1"),
+        (
+            {"patience": 3, "eval_interval": 0},
+            "patience=3 counts measurements, but with eval_interval=0 there are none",
+        ),
         ({"warmup_steps": 12}, "warmup_steps should be below steps, but got warmup_steps=12 and steps=12"),
         ({"prompt": ""}, "prompt should be a string with something in it"),
     ],
@@ -716,6 +827,15 @@ def test_a_scaler_is_resumed_too(tmp_path):
     run.used_up = lambda: "steps" if run.step == 6 else ""
     run.train()
     assert curve(trainer(gpt(4), dtype="float16", folder=tmp_path).train(resume=True)) == curve(whole)
+
+
+def test_gradients_that_no_scale_makes_finite_end_a_training_in_float16():
+    run = trainer(dtype="float16", steps=100)
+    run.model.norm.bias.register_hook(lambda grad: grad * math.nan)
+    before = weights(run.model)
+    with pytest.raises(FloatingPointError, match="in step 30 the norm of the gradient is nan, however little"):
+        run.train()
+    assert same(weights(run.model), before) and run.log.column("norm") == ([], [])
 
 
 # ---------------------------------------------------------------- the log

@@ -214,7 +214,19 @@ def test_a_language_models_updates_and_measurements_and_those_of_a_resumed_train
     first = training()
     first.used_up = lambda: "steps" if first.step == 5 else ""
     first.train()
-    log = training().train(resume=True)
+    run = training()
+    advance = run.advance
+
+    def interrupted():
+        if run.step == 8:
+            run.advance = advance
+            raise KeyboardInterrupt
+        return advance()
+
+    run.advance = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.train(resume=True)
+    log = run.train(resume=True)  # as in a notebook, with the same objects
     events = read(tmp_path / "board")
     for tag, name in {"loss/batch": "loss", "lr": "lr", "loss/val": "val_loss", "loss/train": "train_loss"}.items():
         steps, values = log.column(name)
