@@ -91,7 +91,7 @@ def test_the_workers_of_a_data_loader_use_the_learners_modules(workspace: Path, 
         f"    print(list(DataLoader(Squares(), batch_size=2, num_workers=1, multiprocessing_context={method!r})))\n"
     )
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SHARED_WORKSPACE": str(workspace)}
-    done = subprocess.run([sys.executable, str(script)], env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], env=variables, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[['mine', 100.0, 101.0]]", done.stderr
 
 

@@ -17,11 +17,13 @@ def test_every_item_is_in_one_piece(items, pieces, number):
 
 
 def test_another_thread_joins():
-    names = set()
+    names, both = set(), threading.Event()
 
     def work(piece, first, last):
         names.add(threading.current_thread().name)
-        time.sleep(0.01)
+        if len(names) == 2:
+            both.set()
+        assert both.wait(60), "nobody else takes a piece"
 
     threads.take_turns(work, 20, 20, 2)
     assert len(names) == 2
@@ -41,12 +43,17 @@ def test_a_thread_that_is_busy_is_not_waited_for():
 
 @pytest.mark.parametrize("failing", [True, False], ids=["on the caller's thread", "on another"])
 def test_an_error_reaches_the_caller_when_all_have_stopped(failing):
-    caller, running = threading.current_thread(), []
+    caller, running, names, both = threading.current_thread(), [], set(), threading.Event()
 
     def work(piece, first, last):
         running.append(piece)
+        names.add(threading.current_thread().name)
+        if len(names) == 2:
+            both.set()
+        joined = both.wait(60)
         time.sleep(0.005)
         running.remove(piece)
+        assert joined, "nobody else takes a piece"
         if (threading.current_thread() is caller) == failing:
             raise ZeroDivisionError(str(piece))
 

@@ -16,7 +16,7 @@ import pytest
 
 import shared
 from course import sources as texts
-from course.demo import server
+from course.demo import coloring, server
 from course.demo.models import KEPT, ModelError, Reader, Shelf, Source, in_cache, sources
 from course.demo.session import Choice, PromptError, Speller, read_prompt, reread, search, write
 from course.demo.strategies import BEAM_SEARCH, PARAMETERS, STRATEGIES, Settings
@@ -83,10 +83,10 @@ def test_too_many_tokens_are_counted(letters: Reader) -> None:
 
 
 def test_megabytes_are_refused_before_they_are_read(characters: Reader) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(PromptError, match="5,000,000 characters"):
         read_prompt(characters, "a" * 5_000_000)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_half_a_surrogate_pair_is_refused(characters: Reader, letters: Reader) -> None:
@@ -142,6 +142,15 @@ def test_probabilities_are_the_models_own_and_those_of_the_draw(letters: Reader)
         assert [a.probability for a in choice.alternatives] == pytest.approx(p[best].tolist(), rel=1e-3)
         two = p[best[:2]] ** 2 / (p[best[:2]] ** 2).sum()  # temperature 0.5 squares them
         assert [a.drawn for a in choice.alternatives] == pytest.approx([*two, 0, 0, 0], rel=1e-3)
+
+
+def test_a_card_has_each_token_once_however_it_is_spelled_in_the_text() -> None:
+    """A word behind another begins with a space there, and not among the alternatives."""
+    words = reader(WordVocabulary(["to", "be", "or"], specials=()))
+    for choice in run(words, [0], Settings("Greedy", {}, 5)):
+        assert choice.token in [a.token for a in choice.alternatives]
+        card = coloring.card(choice)
+        assert card.count('<span class="name">') == 3 and card.count("row chosen") == 1, card
 
 
 def test_greedy_gives_all_to_one(letters: Reader) -> None:
@@ -237,13 +246,15 @@ def test_two_at_once_write_what_each_writes_alone(letters: Reader) -> None:
 
 def test_turns_go_round(letters: Reader) -> None:
     """Who has just computed waits for those who asked meanwhile."""
-    turns, order, ready = Turns(), [], threading.Barrier(2)
+    turns, order = Turns(), []
 
     def work(name: str) -> None:
-        ready.wait()
         for _ in range(20):
             with turns:
-                time.sleep(0.002)
+                end = time.monotonic() + 60
+                while turns._next_ticket < turns._served + 2 and len(order) < 39:  # until the other has asked, too
+                    assert time.monotonic() < end, "the other does not ask"
+                    time.sleep(0.0005)
                 order.append(name)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
@@ -251,8 +262,7 @@ def test_turns_go_round(letters: Reader) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    changes = sum(x != y for x, y in zip(order, order[1:], strict=False))
-    assert len(order) == 40 and changes >= 30, "".join(order)
+    assert "".join(order) in ("ab" * 20, "ba" * 20)
 
 
 def test_stop_is_for_the_page_that_asks() -> None:
@@ -305,7 +315,7 @@ def test_a_search_can_be_stopped_and_frees_its_turn(letters: Reader) -> None:
     assert isinstance(next(found), int)
     stopped.set()
     assert not [each for each in found if not isinstance(each, int)]
-    assert slow.reads < 100
+    assert slow.reads < 400
     with turns:
         pass
 
@@ -323,7 +333,7 @@ def test_a_search_that_nobody_waits_for_ends(letters: Reader) -> None:
     found.close()
     reads = slow.reads
     time.sleep(0.1)
-    assert slow.reads == reads < 100
+    assert slow.reads == reads < 400
 
 
 def test_a_text_is_reread_as_it_was_written_beyond_the_context() -> None:
@@ -358,6 +368,17 @@ def test_a_folder_is_offered_first(tmp_path) -> None:
     shelf = Shelf(sources([str(folder)]))
     assert next(iter(shelf.sources)) == "mine"
     assert shelf.get("mine").tokenizer == tokenizer
+
+
+def test_folders_that_have_the_name_of_another_model_are_offered_by_their_paths(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("course.demo.models.in_cache", lambda name: name == "gpt2")
+    folders = [tmp_path / "a" / "mine", tmp_path / "b" / "mine", tmp_path / "gpt2", tmp_path / "Sorter"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    found = sources([str(folder) for folder in folders] + ["gpt2", str(folders[0])])
+    assert [source.name for source in found[:5]] == ["mine", *map(str, folders[1:]), "gpt2"]
+    assert [source.name for source in found[5:]] == ["Shakespeare by characters", "Sorter"]
+    assert "OpenAI" in found[4].about and "folder gpt2" in found[2].about
 
 
 def test_a_folder_without_a_model_is_explained(tmp_path) -> None:
@@ -469,7 +490,7 @@ def written(workspace: Path | None, *arguments: str) -> list[str]:
     if workspace is not None:
         variables["SHARED_WORKSPACE"] = str(workspace)
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -495,6 +516,6 @@ def test_it_writes_with_the_learners_functions_and_the_reference_where_these_can
 def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:
     variables = {**os.environ, "SHARED_WORKSPACE": str(tmp_path / "none")}
     command = [sys.executable, "-m", "course", "demo", "--no-browser"]
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and done.stdout == "Starting …\n"
     assert "names no workspace" in done.stderr and "Traceback" not in done.stderr

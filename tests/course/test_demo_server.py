@@ -124,7 +124,7 @@ def test_only_generate_can_be_called_from_outside(address: str) -> None:
 def test_a_taken_port_is_explained_by_the_command(address: str) -> None:
     port = address.rstrip("/").rpartition(":")[2]
     command = [sys.executable, "-m", "course", "demo", "--no-browser", "--port", port]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1
     assert f"port {port} cannot be used" in result.stderr and "Traceback" not in result.stderr
     lines = result.stdout.splitlines()

@@ -174,7 +174,7 @@ def test_ctrl_c_stops_the_kernel_too(tmp_path: Path) -> None:
     try:
         waited_for(lambda: written.exists() and written.read_text())
         runner.send_signal(signal.SIGINT)
-        assert runner.wait(timeout=30) != 0
+        assert runner.wait(timeout=120) != 0
         waited_for(lambda: not is_alive(int(written.read_text())))
     finally:
         runner.kill()
@@ -192,8 +192,10 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    stat = Path(f"/proc/{pid}/stat")  # a zombie nobody waited for is no longer alive
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+    try:  # a zombie nobody waited for is no longer alive
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it is gone by now, or this system has no such file
+        return not Path("/proc/self/stat").exists()
 
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in all_notebooks(ROOT)])

@@ -253,8 +253,8 @@ def test_what_cannot_be_pickled_is_named_with_the_remedy():
 def test_a_slow_batch_times_out():
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="timed out after 0.3 seconds"):
-        next(iter(DataLoader(Slow(4, 5.0), num_workers=1, timeout=0.3)))
-    assert time.monotonic() - start < 4
+        next(iter(DataLoader(Slow(4, 60.0), num_workers=1, timeout=0.3)))
+    assert time.monotonic() - start < 30, "the batch was waited for"
 
 
 # ---------------------------------------------------------------------------------------- nothing left behind
@@ -293,11 +293,11 @@ def test_an_exception_leaves_no_process_and_no_memory_even_while_it_is_held():
 
 @linux
 def test_a_busy_worker_is_not_waited_for():
-    batches = iter(DataLoader(Slow(10, 30.0), num_workers=1))
+    batches = iter(DataLoader(Slow(10, 60.0), num_workers=1))
     workers = pids(batches)
     start = time.monotonic()
     del batches
-    assert time.monotonic() - start < 4 and alive(workers) == []
+    assert time.monotonic() - start < 30 and alive(workers) == []
 
 
 SCRIPT = """
@@ -330,12 +330,14 @@ def run(tmp_path, script: str) -> subprocess.Popen:
     )
 
 
-def session_is_empty(session: int, seconds: float = 10.0) -> bool:
+def session_is_empty(session: int, seconds: float = 60.0) -> bool:
     """True once no process of the session is left (the fork server goes a moment after the main process)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        stats = [p.read_text() for p in Path("/proc").glob("[0-9]*/stat") if p.exists()]
-        fields = [text.rpartition(")")[2].split() for text in stats]
+        fields = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # a process that ends just now
+                fields.append(path.read_text().rpartition(")")[2].split())
         if not any(int(f[3]) == session and f[0] != "Z" for f in fields):
             return True
         time.sleep(0.05)
@@ -348,7 +350,7 @@ def test_ctrl_c_ends_everything(tmp_path, who):
     process = run(tmp_path, SCRIPT.format(action="pass"))
     assert process.stdout.readline() == "running\n"
     (os.killpg if who == "group" else os.kill)(process.pid, 2)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and errors.rstrip().endswith("KeyboardInterrupt")
     assert errors.count("Traceback") == 1, errors  # the main process's own, none of a worker
     assert session_is_empty(process.pid) and left_behind(process.pid) == []
@@ -359,7 +361,7 @@ def test_a_main_process_that_is_killed_takes_its_workers_along(tmp_path):
     process = run(tmp_path, SCRIPT.format(action="pass"))
     assert process.stdout.readline() == "running\n"
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert session_is_empty(process.pid) and left_behind(process.pid) == []
 
 
@@ -367,7 +369,7 @@ def test_a_main_process_that_is_killed_takes_its_workers_along(tmp_path):
 @pytest.mark.parametrize("action", ["break", "sys.exit()"])
 def test_a_script_that_ends_in_the_middle_leaves_nothing(tmp_path, action):
     process = run(tmp_path, SCRIPT.format(action=action))
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and errors == ""
     assert session_is_empty(process.pid) and left_behind(process.pid) == []
 
@@ -376,7 +378,7 @@ def test_a_script_that_ends_in_the_middle_leaves_nothing(tmp_path, action):
 def test_an_iterator_alive_at_exit_is_cleaned_up(tmp_path):
     script = SCRIPT.replace("enumerate(loader)", "enumerate(batches := iter(loader))").format(action="break")
     process = run(tmp_path, script)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and errors == ""
     assert session_is_empty(process.pid) and left_behind(process.pid) == []
 
@@ -384,7 +386,7 @@ def test_an_iterator_alive_at_exit_is_cleaned_up(tmp_path):
 def test_a_missing_guard_is_explained(tmp_path):
     script = SCRIPT.replace('if __name__ == "__main__":', "if True:").format(action="break")
     process = run(tmp_path, script)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and output == ""
     last = errors[errors.rindex("RuntimeError: ") :]
     assert "exit code 1" in last and "if __name__ == '__main__'" in last
@@ -399,7 +401,7 @@ class Mine(Dataset):
 list(DataLoader(Mine(), num_workers=1))
 """
     root = str(Path(__file__).parents[2])
-    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=20)
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     assert "move it into a .py file and import it, or use num_workers=0" in result.stderr
 

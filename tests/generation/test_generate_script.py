@@ -103,7 +103,7 @@ def test_a_draft_of_shakespeare_is_refused_for_another_model(scripts, folder):
 
 def test_a_model_that_is_not_there_is_an_error_without_a_traceback():
     command = [sys.executable, str(RESULTS / "generate.py"), "--model", "no/such/folder"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parents[2], timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parents[2], timeout=300)
     assert run.returncode == 1
     assert "generate.py:" in run.stderr and "Traceback" not in run.stderr
 

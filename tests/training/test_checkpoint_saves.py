@@ -326,5 +326,5 @@ def test_a_save_that_is_under_way_elsewhere_is_not_taken_for_abandoned(tmp_path,
     with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
         assert process.stdout.readline() == "writing\n"
         save_values(tmp_path, [1, 2])
-        assert process.communicate("\n", timeout=60)[0] == "step-00000007\n"
+        assert process.communicate("\n", timeout=300)[0] == "step-00000007\n"
     assert load_checkpoint(tmp_path / "step-00000007", made()[0]) == 7

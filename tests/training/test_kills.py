@@ -127,7 +127,8 @@ def campaign(name, folder, aims):
     unbroken = live(name, folder / "unbroken")
     updates = len(unbroken.losses)
     assert unbroken.code == 0 and unbroken.saved >= 4
-    log, aims = Log(), iter(aims(unbroken))
+    log = Log()
+    aims = iter(aims(unbroken, log))
     aim = next(aims)
     while aim is not None:
         log.runs += 1
@@ -176,18 +177,24 @@ def check_intact(folder):
 
 
 def test_five_kills(tmp_path):
-    """In a save, in the first and a later one; between saves; before anything was done."""
+    """In a save, in the first and a later one; between saves; before anything was done.
 
-    def aims(unbroken):
+    Where the machine does other work, a save may be over before the kill comes: then there are some more.
+    """
+
+    def aims(unbroken, log):
         longest = unbroken.save_seconds
         yield Aim("saving", 1, longest / 2)
         yield Aim("saving", 2, longest / 4)
         yield Aim("step", 2, 0)
         yield Aim("", 1, 0.2)
         yield Aim("saving", 3, longest / 2)
+        for more in range(20):
+            if not log.in_a_save:
+                yield Aim("saving", 1, longest / 2 ** (1 + more % 5))
 
     log, _ = campaign("gpt", tmp_path, aims)
-    assert log.kills == 5 and log.in_a_save >= 1 and log.resumed >= 2, log
+    assert log.kills >= 5 and log.in_a_save >= 1 and log.resumed >= 2, log
 
 
 @pytest.mark.stress
@@ -195,7 +202,7 @@ def test_five_kills(tmp_path):
 def test_many_kills(tmp_path, name, capsys):
     rng = random.Random(6)
 
-    def aims(unbroken):
+    def aims(unbroken, log):
         for _ in range(STRESS_KILLS):
             kind = rng.random()
             if kind < 0.5:

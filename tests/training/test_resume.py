@@ -221,7 +221,7 @@ def test_a_killed_process(tmp_path):
     def run(path, kill_in, seed):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", SCRIPT, str(path), str(kill_in), str(seed)]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
     assert run(tmp_path / "a", 3 * BATCHES + 2, 1).returncode == -signal.SIGKILL
     resumed, unbroken = run(tmp_path / "a", 0, 2), run(tmp_path / "b", 0, 1)
