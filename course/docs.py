@@ -171,7 +171,8 @@ def speed_table(root: Path) -> str:
     if not parts:
         return "No measurement has been committed yet: `make bench` makes one."
     parts.append(
-        "Ratio = our time / PyTorch eager's time on the same machine, the median over pairs of runs: below 1 is faster."
+        "Ratio = our time / PyTorch eager's time on the same machine, the median over pairs of runs: below 1 is faster. "
+        "Quartiles: of the pairs' ratios. Target: the ratio that the framework's design aims at, reached or not."
     )
     return "\n\n".join(parts)
 
@@ -179,7 +180,7 @@ def speed_table(root: Path) -> str:
 def _coretype(found: str, rows: list[dict]) -> str:
     """What the variable that OpenBLAS obeys was, and what our times are with it."""
     if found == "unset":
-        return "`OPENBLAS_CORETYPE`, found unset, stayed so."
+        return "Measured with `OPENBLAS_CORETYPE` unset, as it was found."
     times = "; ".join(f"{_cell(row['workload'])}: {milliseconds(row['as_found_ms'])}" for row in rows)
     return f"Measured with `OPENBLAS_CORETYPE` unset. It was found as {found}, and with that our times are: {times}."
 

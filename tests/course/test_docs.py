@@ -115,7 +115,8 @@ def test_the_speed_table_shows_what_was_measured(repository: Path) -> None:
     assert "M; 2 threads; numpy 2; 2026-01-02." in table
     assert "| x + y | 2.5 µs | 5 µs | 0.50 | 1.00 | 0.48–0.53 | 40 / 250 MB |" in table
     assert "| GPT | not yet: Sprint 9 | | | 0.60 | | |" in table
-    assert "`OPENBLAS_CORETYPE`, found unset, stayed so." in table
+    assert "Measured with `OPENBLAS_CORETYPE` unset, as it was found." in table
+    assert "Target: the ratio that the framework's design aims at, reached or not." in table
     report |= {"rows": [row | {"as_found_ms": 4.0}], "openblas_coretype": "Haswell"}
     (folder / "m.json").write_text(json.dumps(report))
     assert "It was found as Haswell, and with that our times are: x + y: 4.00 ms." in docs.speed_table(repository)
