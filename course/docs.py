@@ -171,8 +171,8 @@ def speed_table(root: Path) -> str:
     if not parts:
         return "No measurement has been committed yet: `make bench` makes one."
     parts.append(
-        "Ratio = our time / PyTorch eager's time on the same machine, the median over pairs of runs: below 1 is faster. "
-        "Quartiles: of the pairs' ratios. Target: the ratio that the framework's design aims at, reached or not."
+        "Ratio = our time / PyTorch eager's time on the same machine, the median over pairs of runs: below 1 is faster."
+        " Quartiles: of the pairs' ratios. Target: the ratio that the framework's design aims at, reached or not."
     )
     return "\n\n".join(parts)
 
