@@ -9,12 +9,12 @@ its other settings as they are (early_stopping=False).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.generation.cache import GenerationCache, new_caches
-from shared.generation.config import GenerationConfig, process
+from shared.generation.config import GenerationConfig, is_int, is_number, process
 from shared.generation.decoding import context, device_of, one_prompt, read
 from shared.nn import functional as F
 from shared.ops import tensor
@@ -38,7 +38,7 @@ def beam_search(
     num_beams: int,
     max_new_tokens: int,
     length_penalty: float = 1.0,
-    stop_tokens: Sequence[int] = (),
+    stop_tokens: int | Iterable[int] = (),
     num_return: int = 1,
     config: GenerationConfig | None = None,
 ) -> list[Beam]:
@@ -53,9 +53,10 @@ def beam_search(
     Of `config` the penalties, `no_repeat_ngram_size`, `logit_bias` and `stop_tokens` count. They work on ln p, and the
     result is not normalised again, as in `transformers`; so a repetition penalty is another than on logits. ValueError
     for what only a draw can use (temperature, top_k, top_p, min_p), for stop strings, which need a tokenizer, for
-    num_return > num_beams, numbers below 1, and a prompt that is empty or longer than block_size. Where the context is
-    full, the last block_size // 2 tokens of each text are read anew, as `stream` does. There may be fewer results than
-    `num_return` if there are no more texts.
+    num_return > num_beams, numbers that are no ints of at least 1, a length_penalty that is not finite, logits that are
+    NaN, and a prompt that is empty or longer than block_size. Where the context is full, the last block_size // 2
+    tokens of each text are read anew, as `stream` does. There may be fewer results than `num_return` if there are no
+    more texts.
 
     >>> import shared
     >>> from shared.models import GPT, GPTConfig
@@ -64,17 +65,22 @@ def beam_search(
     (2, 4, True)
     """
     for name, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens), ("num_return", num_return)):
-        if value < 1:
-            raise ValueError(f"beam_search: expected {name} of at least 1, but got {value}")
+        if not is_int(value, 1):
+            raise ValueError(f"beam_search: expected {name} to be an int of at least 1, but got {value!r}")
+    if not is_number(length_penalty):
+        raise ValueError(f"beam_search: expected length_penalty to be a finite number, but got {length_penalty!r}")
     if num_return > num_beams:
         raise ValueError(f"beam_search: {num_beams} beams cannot give num_return={num_return} texts")
     config = _without_draws(config or GenerationConfig())
-    ends = {*stop_tokens, *config.stop_tokens}
+    given = (stop_tokens,) if isinstance(stop_tokens, int) else tuple(stop_tokens)
+    ends = {*replace(config, stop_tokens=given).stop_tokens, *config.stop_tokens}
     start = one_prompt(prompt, model.config.block_size)
     finished: list[Beam] = []
     running, rows, caches = [Beam([], 0.0, 0.0)], [0], new_caches(model)
     for length in range(1, max_new_tokens + 1):
         log_probs = _log_probs(model, start, running, rows, caches, config)
+        if log_probs.isnan().any():
+            raise ValueError(f"beam_search: the model's scores have NaN, for new token number {length}")
         candidates, rows = _candidates(running, log_probs, max(2, 1 + len(ends)) * num_beams, length_penalty)
         if not candidates:  # the processors forbid every token
             return best([*finished, *running], num_return)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,41 +58,42 @@ class GenerationConfig:
             object.__setattr__(self, name, (value,) if isinstance(value, one) else tuple(value))
 
 
-def _is_int(value: Any, least: float = -math.inf) -> bool:
+def is_int(value: Any, least: float = -math.inf) -> bool:
+    """True for an int of at least `least`, which True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_number(value: Any) -> bool:
-    """True for a finite int or float."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """True for a finite int or float; no float is as large as some ints are."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_bias(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not all(_is_int(token, 0) for token in value):
+    if not isinstance(value, Mapping) or not all(is_int(token, 0) for token in value):
         return False
-    return all(_is_number(bias) or bias == -math.inf for bias in value.values())
+    return all(is_number(bias) or bias == -math.inf for bias in value.values())
 
 
 def _are(kind: type, value: Any) -> bool:
     """True for an id (`kind` int) or a string that is not empty (str), and for a list, tuple or set of them."""
     values: Iterable[Any] = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
-    return all(_is_int(v, 0) if kind is int else isinstance(v, str) and v != "" for v in values)
+    return all(is_int(v, 0) if kind is int else isinstance(v, str) and v != "" for v in values)
 
 
 RULES = {  # field: what is expected, and whether a value is that
-    "max_new_tokens": ("an int of at least 0", lambda v: _is_int(v, 0)),
-    "temperature": ("a finite number of at least 0", lambda v: _is_number(v) and v >= 0),
-    "top_k": ("None or an int of at least 1", lambda v: v is None or _is_int(v, 1)),
-    "top_p": ("None or a number above 0 and at most 1", lambda v: v is None or _is_number(v) and 0 < v <= 1),
-    "min_p": ("None or a number from 0 to 1", lambda v: v is None or _is_number(v) and 0 <= v <= 1),
-    "repetition_penalty": ("a finite number above 0", lambda v: _is_number(v) and v > 0),
-    "presence_penalty": ("a finite number", _is_number),
-    "frequency_penalty": ("a finite number", _is_number),
-    "no_repeat_ngram_size": ("an int of at least 0", lambda v: _is_int(v, 0)),
+    "max_new_tokens": ("an int of at least 0", lambda v: is_int(v, 0)),
+    "temperature": ("a finite number of at least 0", lambda v: is_number(v) and v >= 0),
+    "top_k": ("None or an int of at least 1", lambda v: v is None or is_int(v, 1)),
+    "top_p": ("None or a number above 0 and at most 1", lambda v: v is None or is_number(v) and 0 < v <= 1),
+    "min_p": ("None or a number from 0 to 1", lambda v: v is None or is_number(v) and 0 <= v <= 1),
+    "repetition_penalty": ("a finite number above 0", lambda v: is_number(v) and v > 0),
+    "presence_penalty": ("a finite number", is_number),
+    "frequency_penalty": ("a finite number", is_number),
+    "no_repeat_ngram_size": ("an int of at least 0", lambda v: is_int(v, 0)),
     "logit_bias": ("a dict from ids of at least 0 to numbers, finite or -inf", _is_bias),
     "stop_tokens": ("ids of at least 0", lambda v: _are(int, v)),
     "stop_strings": ("strings that are not empty", lambda v: _are(str, v)),
-    "seed": ("None or an int", lambda v: v is None or _is_int(v)),
+    "seed": ("None or an int", lambda v: v is None or is_int(v)),
 }
 
 

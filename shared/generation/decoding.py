@@ -84,6 +84,8 @@ def _steps(model: Any, seen: list[list[int]], config: GenerationConfig, generato
             seen[row].append(token)
             new[row].append(token)
             finished[row] = finished[row] or token in config.stop_tokens
+            if finished[row]:  # it is read on, but nobody looks: what it holds must not forbid all that could follow
+                seen[row] = [0] * len(seen[row])
         yield Step(tokens, logits)
         if all(finished):
             return
@@ -180,7 +182,10 @@ def prompt_lists(prompts: Prompts, block_size: int) -> list[list[int]]:
 def one_prompt(prompt: Tensor | Sequence[int], block_size: int) -> list[int]:
     """The ids of a single prompt, (T,) or (1, T), as a list of their own; errors as for several."""
     if not isinstance(prompt, Tensor):
-        return prompt_lists([prompt], block_size)[0]
+        nested = len(prompt) > 0 and isinstance(prompt[0], Sequence) and not isinstance(prompt, str)
+        if nested and len(prompt) != 1:
+            raise ValueError(f"expected one prompt of ids, but got {len(prompt)}")
+        return prompt_lists(prompt if nested else [prompt], block_size)[0]
     rows = prompt.unsqueeze(0) if prompt.ndim == 1 else prompt
     if rows.ndim == 2 and len(rows) != 1:
         raise ValueError(f"expected one prompt of ids (T,) or (1, T), but got shape {tuple(prompt.shape)}")

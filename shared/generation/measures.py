@@ -20,12 +20,14 @@ def logits_of(model: Any, ids: Ids) -> tuple[Tensor, Tensor]:
 
     One forward pass without gradients, in eval mode; the model is afterwards in the mode in which it came. `model`
     makes logits (B, T, V) of ids (B, T). ValueError where there is no id, or where there are more than
-    `model.config.block_size`, if the model has that.
+    `model.config.block_size`, if the model has that; TypeError for ids that are no integers.
     """
     ids = ids if isinstance(ids, Tensor) else tensor(list(ids))
     longest = getattr(getattr(model, "config", None), "block_size", math.inf)
     if ids.ndim != 1 or not 1 <= len(ids) <= longest:
         raise ValueError(f"expected ids (T,), 1 ≤ T ≤ {longest}, but got shape {tuple(ids.shape)}")
+    if ids.array.dtype.kind not in "iu":
+        raise TypeError(f"expected ids that are integers, but got {ids.dtype.name}")
     (ids,) = to_device_of(model, ids.long())
     was_training = model.training
     if was_training:  # another thread may be reading: leave a model that is in eval mode alone

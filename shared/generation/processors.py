@@ -153,24 +153,28 @@ def repetition_penalty(logits: Tensor, seen: Rows, penalty: float) -> Tensor:
 def presence_penalty(logits: Tensor, new: Rows, penalty: float) -> Tensor:
     """New logits: `penalty` is subtracted once from the score of each token that occurs in `new`, however often.
 
-    Below 0 it is a reward. Source: OpenAI's API reference, `presence_penalty`.
+    Below 0 it is a reward. ValueError unless it is finite. Source: OpenAI's API reference, `presence_penalty`.
 
     >>> presence_penalty(tensor([[2.0, -2.0, 1.0]]), [[0, 1, 1]], 0.5).tolist()
     [[1.5, -2.5, 1.0]]
     """
     check_logits("presence_penalty", logits, new)
+    if not math.isfinite(penalty):
+        raise ValueError(f"presence_penalty: expected a finite penalty, but got {penalty}")
     return where(token_counts(new, logits) > 0, logits - penalty, logits)
 
 
 def frequency_penalty(logits: Tensor, new: Rows, penalty: float) -> Tensor:
     """New logits: `penalty` is subtracted from the score of each token as often as the token occurs in `new`.
 
-    Below 0 it is a reward. Source: OpenAI's API reference, `frequency_penalty`.
+    Below 0 it is a reward. ValueError unless it is finite. Source: OpenAI's API reference, `frequency_penalty`.
 
     >>> frequency_penalty(tensor([[2.0, -2.0, 1.0]]), [[0, 1, 1]], 0.5).tolist()
     [[1.5, -3.0, 1.0]]
     """
     check_logits("frequency_penalty", logits, new)
+    if not math.isfinite(penalty):
+        raise ValueError(f"frequency_penalty: expected a finite penalty, but got {penalty}")
     return logits - penalty * token_counts(new, logits)
 
 
@@ -199,12 +203,15 @@ def logit_bias(logits: Tensor, biases: Mapping[int, float]) -> Tensor:
     """Adds to the score of each token in `biases` what stands there, in every row; −inf forbids the token.
 
     A bias of ln 2 makes the token twice as likely in comparison with those that have none. ValueError for an id that is
-    no token's. Source: OpenAI's API reference, `logit_bias`.
+    no token's, and a bias that is NaN or inf. Source: OpenAI's API reference, `logit_bias`.
 
     >>> logit_bias(tensor([[2.0, -2.0, 1.0]]), {1: 5.0, 0: -math.inf}).tolist()
     [[-inf, 3.0, 1.0]]
     """
     check_logits("logit_bias", logits, [list(biases)] * len(logits))
+    for token, bias in biases.items():
+        if not bias < math.inf:
+            raise ValueError(f"logit_bias: expected finite numbers or -inf, but got {bias} for the id {token}")
     ids = tensor(list(biases), dtype=int64, device=logits.device)
     values = tensor(list(biases.values()), dtype=logits.dtype, device=logits.device)
     return logits + zeros(logits.shape[1], dtype=logits.dtype, device=logits.device).scatter(0, ids, values)

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 from shared.arrays.random import Generator
 from shared.generation.cache import new_caches
-from shared.generation.config import GenerationConfig, process
+from shared.generation.config import GenerationConfig, is_int, process
 from shared.generation.decoding import device_of, generator_of, one_prompt, read_last
 from shared.nn import functional as F
-from shared.ops import multinomial, rand, tensor
+from shared.ops import cat, multinomial, rand, tensor
 from shared.tensor import Tensor
 
 
@@ -109,18 +109,19 @@ def speculative_stream(
 ) -> Iterator[Round]:
     """Continues prompt, ids (T,) or (1, T), with a `model` whose next tokens `draft` guesses, `lookahead` at a time.
 
-    The draft is a model with the same vocabulary, or a `Draft`. All settings of the config hold, for the model's
-    probabilities and the draft's; penalties look at the text with the tokens proposed so far, so that each position has
-    the very distribution it has in `stream`. Where the context is full, the last block_size // 2 tokens are read anew
-    at the same places as there, and no proposal reaches beyond them; the draft's own context has its own such places.
-    At temperature 0 the tokens are those of `stream`, unless two are equally good up to the seventh digit: the logits
-    of several tokens at once are rounded otherwise than those of one.
+    The draft is a model with the same vocabulary, or a `Draft`. The settings of the config hold as in `stream` (so stop
+    strings are for `TextStream`), for the model's probabilities and the draft's; penalties look at the text with the
+    tokens proposed so far, so that each position has the very distribution it has in `stream`. Where the context is
+    full, the last block_size // 2 tokens are read anew at the same places as there, and no proposal reaches beyond
+    them; the draft's own context has its own such places. At temperature 0 the tokens are those of `stream`, unless two
+    are equally good up to the seventh digit: the logits of several tokens at once are rounded otherwise than those of
+    one.
 
     Draws come from `generator`, as for `stream`, but not the same ones. ValueError for two vocabularies, a lookahead
-    below 1, and a prompt that is empty or longer than the model's block_size.
+    that is no int of at least 1, and a prompt that is empty or longer than the model's block_size.
     """
-    if lookahead < 1:
-        raise ValueError(f"speculative_stream: expected lookahead of at least 1, but got {lookahead}")
+    if not is_int(lookahead, 1):
+        raise ValueError(f"speculative_stream: expected lookahead to be an int of at least 1, but got {lookahead!r}")
     target, config = Reader(model), config or GenerationConfig()
     draft = draft if hasattr(draft, "next_logits") else Reader(draft)
     if draft.vocab_size != target.vocab_size:
@@ -137,12 +138,16 @@ def _rounds(
 ) -> Iterator[Round]:
     """The loop of `speculative_stream`; `text` is the prompt's ids, and grows."""
     start = len(text)
+    draft.crop(0)  # it may have read another text before
     while (left := config.max_new_tokens - (len(text) - start)) > 0:
         number = min(lookahead, left - 1, target.make_room(text))  # the model adds a token of its own
         proposed, q = propose(draft, text, start, number, config, generator)
+        proposed = until_stop(proposed, config.stop_tokens)
         logits = target.read([*text, *proposed], len(proposed) + 1)
         p = probabilities(logits, prefixes(text, proposed), start, config)
-        accepted, token = accept(p, q, proposed, generator)
+        if proposed and proposed[-1] in config.stop_tokens:  # what follows is cut off, and may be nothing at all
+            p = cat([p[:-1], p[-2:-1]])
+        accepted, token = accept(p, q[: len(proposed)], proposed, generator)
         tokens = until_stop([*proposed[:accepted], token], config.stop_tokens)
         text = [*text, *tokens]
         for reader in (target, draft):
@@ -178,9 +183,13 @@ def probabilities(logits: Tensor, seen: list[list[int]], start: int, config: Gen
     """The probabilities (n, V) by which tokens are drawn from logits (n, V): softmax after the config's processors.
 
     Row i is for what follows `seen[i]`, of which the first `start` tokens are the prompt. At temperature 0 the
-    likeliest token has all the probability. Where every token is forbidden (−inf) all are 0.
+    likeliest token has all the probability. Where every token is forbidden (−inf) all are 0. ValueError where the
+    largest score of a row is NaN or inf, as in `choose`.
     """
     logits = process(logits.float(), seen, [ids[start:] for ids in seen], config)
+    for row, largest in enumerate(logits.amax(-1).tolist()):
+        if not largest < math.inf:
+            raise ValueError(f"probabilities: the largest score of row {row} is {largest}")
     if config.temperature == 0:
         p = F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
     else:
@@ -241,11 +250,15 @@ def expected_tokens(acceptance: float, lookahead: int) -> float:
     """How many tokens a round brings on average, if each proposal is accepted with the same probability.
 
     1 + a + a² + … + a^lookahead: the token that is always there, and those of which all before were accepted.
-    Source: Leviathan et al., 2023, equation 1.
+    ValueError unless 0 ≤ a ≤ 1 (but for rounding) and lookahead ≥ 0. Source: Leviathan et al., 2023, equation 1.
 
     >>> expected_tokens(0.5, 3), expected_tokens(1.0, 3)
     (1.875, 4.0)
     """
+    if not (0 <= acceptance <= 1 + 1e-6 and lookahead >= 0):
+        raise ValueError(
+            f"expected_tokens: expected 0 ≤ acceptance ≤ 1 and lookahead ≥ 0, but got {acceptance} and {lookahead}"
+        )
     return float(sum(acceptance**i for i in range(lookahead + 1)))
 
 

@@ -20,7 +20,8 @@ class TextStream:
     """The text of ids that come one by one, without half characters and without what may become a stop string.
 
     `add` takes an id and returns the text that is certain with it, perhaps none; `end`, when no more come, returns
-    what was kept back. Once a stop string was found, `stopped` is True, and nothing from it on is text.
+    what was kept back. Once a stop string was found, `stopped` is True, and nothing from it on is text. `stop_strings`
+    are several, or a single one as it is; ValueError for one that is empty.
 
     >>> from shared.text import CharVocabulary
     >>> tokenizer = CharVocabulary.from_text("abc.!")
@@ -29,8 +30,9 @@ class TextStream:
     (['a', '', '.b', '', '', '', ''], True, '')
     """
 
-    def __init__(self, tokenizer: Any, stop_strings: Sequence[str] = ()) -> None:
-        self.tokenizer, self.stop_strings = tokenizer, tuple(stop_strings)
+    def __init__(self, tokenizer: Any, stop_strings: str | Sequence[str] = ()) -> None:
+        stops = stop_strings if isinstance(stop_strings, str) else tuple(stop_strings)
+        self.tokenizer, self.stop_strings = tokenizer, GenerationConfig(stop_strings=stops).stop_strings
         self.ids: list[int] = []
         self.given = 0  # so many characters of their text were returned
         self.stopped = False

@@ -218,8 +218,10 @@ class GPT(nn.Module):
         added to x, by `F.embedding`, and `positions.dropout` is applied to the sum; a filler may have any position.
         RuntimeError where the caches and ids together are longer than block_size, fillers included, before anything is
         cached: `positions(x, start)` raises it, or `positions._check(x, start)`. What is made here lies on the
-        device of ids.
+        device of ids. ValueError unless 1 ≤ logits_to_keep ≤ T.
         """
+        if not 1 <= logits_to_keep <= ids.shape[1]:
+            raise ValueError(f"GPT: expected 1 ≤ logits_to_keep ≤ {ids.shape[1]}, but got {logits_to_keep}")
         past, total = len(caches[0]), len(caches[0]) + ids.shape[1]
         x, mask = self.token_embedding(ids), None
         if padding is None:

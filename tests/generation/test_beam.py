@@ -217,11 +217,28 @@ def test_stop_tokens_of_the_config_count_too():
     assert beam_search(model, [3, 1, 4], 4, 9, 1.0, (7,), 4, GenerationConfig(stop_tokens=(3,))) == wanted
 
 
+def test_one_stop_token_may_be_given_as_it_is_and_several_in_any_collection():
+    model, wanted = sharp(seed=1), beam_search(sharp(seed=1), [3, 1, 4], 4, 9, 1.0, (3,), 4)
+    assert beam_search(model, [3, 1, 4], 4, 9, 1.0, 3, 4) == wanted
+    assert beam_search(model, [3, 1, 4], 4, 9, 1.0, range(3, 4), 4) == wanted
+
+
+def test_logits_that_are_no_numbers_are_an_error():
+    broken = sharp()
+    with shared.no_grad():
+        broken.norm.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match="beam_search: the model's scores have NaN"):
+        beam_search(broken, [1, 2], 2, 4)
+
+
 def test_a_prompt_is_a_list_or_a_tensor_of_one_row():
     model = sharp()
     wanted = beam_search(model, [3, 1], 2, 4)
     assert beam_search(model, shared.tensor([3, 1]), 2, 4) == wanted
     assert beam_search(model, shared.tensor([[3, 1]]), 2, 4) == wanted
+    assert beam_search(model, [[3, 1]], 2, 4) == wanted
+    with pytest.raises(ValueError, match="one prompt of ids, but got 2"):
+        beam_search(model, [[3, 1], [1, 2]], 2, 4)
     with pytest.raises(ValueError, match=r"one prompt .*\(2, 2\)"):
         beam_search(model, shared.tensor([[3, 1], [1, 2]]), 2, 4)
 
@@ -229,9 +246,17 @@ def test_a_prompt_is_a_list_or_a_tensor_of_one_row():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_beams": 0}, "num_beams of at least 1, but got 0"),
-        ({"max_new_tokens": 0}, "max_new_tokens of at least 1, but got 0"),
-        ({"num_return": 0}, "num_return of at least 1, but got 0"),
+        ({"num_beams": 0}, "num_beams to be an int of at least 1, but got 0"),
+        ({"num_beams": 2.5}, "num_beams to be an int of at least 1, but got 2.5"),
+        ({"max_new_tokens": 0}, "max_new_tokens to be an int of at least 1, but got 0"),
+        ({"max_new_tokens": math.inf}, "max_new_tokens to be an int of at least 1, but got inf"),
+        ({"num_return": 0}, "num_return to be an int of at least 1, but got 0"),
+        ({"num_return": True}, "num_return to be an int of at least 1, but got True"),
+        ({"length_penalty": math.nan}, "length_penalty to be a finite number, but got nan"),
+        ({"length_penalty": -math.inf}, "length_penalty to be a finite number, but got -inf"),
+        ({"length_penalty": "1"}, "length_penalty to be a finite number, but got '1'"),
+        ({"stop_tokens": (3, -1)}, r"stop_tokens should be ids of at least 0, but got \(3, -1\)"),
+        ({"stop_tokens": [1.5]}, r"stop_tokens should be ids of at least 0, but got \(1.5,\)"),
         ({"num_return": 3}, "2 beams cannot give num_return=3"),
         ({"prompt": []}, "empty"),
         ({"prompt": [1] * 33}, "33 tokens, but the model reads at most 32"),

@@ -144,6 +144,14 @@ def test_only_the_last_tokens_are_scored():
         assert_close(model.extend(ids, new_caches(model), logits_to_keep=3), whole[:, -3:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("number", [0, -1, 7])
+def test_as_many_scores_as_asked_for_or_an_error(number):
+    caches = new_caches(model_of())
+    with shared.no_grad(), pytest.raises(ValueError, match=f"expected 1 ≤ logits_to_keep ≤ 6, but got {number}"):
+        model_of().extend(drawn(2, 6), caches, logits_to_keep=number)
+    assert len(caches[0]) == 0
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_shorter_text_in_a_batch_is_read_as_if_it_were_alone(way):
     model, texts = model_of(**WAYS[way]), [[1, 2, 3, 4, 5], [6, 7], [8]]

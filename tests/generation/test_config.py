@@ -27,7 +27,7 @@ GOOD = {
 }
 BAD = {
     "max_new_tokens": (-1, 1.0, True, "8", None, math.inf),
-    "temperature": (-0.1, math.nan, math.inf, True, "1", None),
+    "temperature": (-0.1, math.nan, math.inf, 10**400, True, "1", None),
     "top_k": (0, -1, 2.0, True, "5"),
     "top_p": (0, 0.0, 1.1, -0.5, math.nan, True, "0.9"),
     "min_p": (-0.1, 1.01, math.nan, True, "0"),

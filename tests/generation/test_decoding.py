@@ -9,6 +9,7 @@ import shared
 from shared.generation import GenerationConfig, generate, pad_left, stream
 from shared.models import GPT, GPTConfig
 from shared.testing import assert_close
+from tests.generation.tables import Table
 from tests.generation.test_cache import drawn, model_of
 
 GREEDY = GenerationConfig(max_new_tokens=9, temperature=0.0)
@@ -172,3 +173,12 @@ def test_a_context_of_one_token_can_be_continued():
     shared.manual_seed(0)
     model = GPT(GPTConfig(vocab_size=5, block_size=1, n_layer=1, n_head=1, n_embd=4)).eval()
     assert len(generate(model, [[1]], replace(GREEDY, max_new_tokens=4))[0]) == 4
+
+
+def test_a_finished_text_that_has_used_up_its_tokens_does_not_end_the_others():
+    """No token twice: the first text ends at once, with one token left to it; the other one has four."""
+    table, prompts = Table(vocab_size=6), [[0, 1, 2, 3], [4, 4, 4, 4]]
+    config = replace(GREEDY, max_new_tokens=4, stop_tokens=(4,), no_repeat_ngram_size=1, logit_bias={5: -30.0})
+    together = generate(table, prompts, config)
+    assert together == [generate(table, [prompt], config)[0] for prompt in prompts]
+    assert together[0] == [4] and sorted(together[1]) == [0, 1, 2, 3]

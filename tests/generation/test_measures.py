@@ -166,6 +166,19 @@ def test_hand_counted_texts():
     assert repetition(["so", "it"] * 50, 2) == pytest.approx(97 / 99)
 
 
+@pytest.mark.parametrize("ids", [[0.5, 1.0], [True, False], np.array([1.0, 2.0]), shared.tensor([1.0, 2.0])])
+@pytest.mark.parametrize("measure", [surprise, entropy, log_probability])
+def test_ids_that_are_no_integers_are_refused(measure, ids):
+    with pytest.raises(TypeError, match=r"expected ids that are integers, but got (float32|float64|bool)"):
+        measure(bigrams(TABLE), ids)
+
+
+def test_integers_of_any_kind_are_ids():
+    wanted = surprise(bigrams(TABLE), [0, 2, 0, 1]).tolist()
+    for kind in ("uint8", "int16", "int32"):
+        assert surprise(bigrams(TABLE), np.array([0, 2, 0, 1], kind)).tolist() == wanted
+
+
 @pytest.mark.parametrize("measure", [distinct_n, repetition, ngrams])
 @pytest.mark.parametrize("ids, n", [([], 1), ([1, 2], 3), ([1, 2], 0), ([1, 2], -1)])
 def test_a_text_without_such_groups_is_refused(measure, ids, n):

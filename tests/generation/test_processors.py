@@ -228,7 +228,10 @@ def test_biases_of_no_token_are_refused():
     + [(lambda x, v=v: top_p(x, v), f"top_p: expected 0 < p ≤ 1, but got {v}") for v in (0, -0.1, 1.5, math.nan)]
     + [(lambda x, v=v: min_p(x, v), f"min_p: expected 0 ≤ p ≤ 1, but got {v}") for v in (-0.1, 1.5, math.nan)]
     + [(lambda x, v=v: repetition_penalty(x, [[1]], v), f"finite penalty > 0, but got {v}") for v in (0, -1.0, math.nan, math.inf)]
-    + [(lambda x, v=v: no_repeat_ngrams(x, [[1]], v), f"no_repeat_ngrams: expected n ≥ 1, but got {v}") for v in (0, -2)],
+    + [(lambda x, v=v: no_repeat_ngrams(x, [[1]], v), f"no_repeat_ngrams: expected n ≥ 1, but got {v}") for v in (0, -2)]
+    + [(lambda x, v=v: presence_penalty(x, [[1]], v), f"presence_penalty: expected a finite penalty, but got {v}") for v in (math.nan, math.inf, -math.inf)]
+    + [(lambda x, v=v: frequency_penalty(x, [[1]], v), f"frequency_penalty: expected a finite penalty, but got {v}") for v in (math.nan, math.inf, -math.inf)]
+    + [(lambda x, v=v: logit_bias(x, {1: v}), f"logit_bias: expected finite numbers or -inf, but got {v} for the id 1") for v in (math.nan, math.inf)],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(call, message):
     with pytest.raises(ValueError, match=message):

@@ -133,7 +133,10 @@ def test_acceptance_of_many_rows_and_expected_tokens():
     np.testing.assert_allclose(acceptance_probability(p, q).tolist(), wanted, rtol=1e-6)
     for a in (0.0, 0.3, 0.9):
         assert expected_tokens(a, 5) == pytest.approx((1 - a**6) / (1 - a))
-    assert expected_tokens(1.0, 5) == 6
+    assert expected_tokens(1.0, 5) == 6 and expected_tokens(0.7, 0) == 1
+    for acceptance, lookahead in ((1.5, 3), (-0.1, 3), (math.nan, 3), (0.5, -1)):
+        with pytest.raises(ValueError, match=f"but got {acceptance} and {lookahead}"):
+            expected_tokens(acceptance, lookahead)
 
 
 # ---------------------------------------------------------------- texts
@@ -260,6 +263,23 @@ def test_a_text_ends_with_a_stop_token_within_a_run_that_was_accepted():
     assert until_stop([4, 2, 5, 2], (2, 9)) == [4, 2] and until_stop([4], (2,)) == [4]
 
 
+@pytest.mark.parametrize("draft", ["itself", "another"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_would_follow_a_stop_token_is_not_looked_at(draft, temperature):
+    """No token twice, and the fourth of four is the stop token: behind it nothing could be drawn."""
+    (order,) = generate(Table(), [[0]], replace(GREEDY, max_new_tokens=3, no_repeat_ngram_size=1))
+    config = GenerationConfig(5, temperature, no_repeat_ngram_size=1, stop_tokens=(order[-1],), seed=0)
+    bias = {order[-1]: -9.0} if temperature else {}
+    config = replace(config, logit_bias=bias)
+    small = Table() if draft == "itself" else Table(seed=1)
+    for lookahead in (1, 2, 3, 6):
+        found = list(speculative_stream(Table(), small, [0], config, lookahead))
+        ids = [token for r in found for token in r.tokens]
+        assert sorted(ids) == [1, 2, 3] and ids[-1] == order[-1]
+        assert temperature or ids == order
+        assert all(r.proposed <= 3 for r in found), "nothing is proposed behind the end"
+
+
 def test_never_more_tokens_than_asked_for():
     model = sharp()
     for number, lookahead in itertools.product((0, 1, 2, 7), (1, 3, 9)):
@@ -366,6 +386,14 @@ def test_a_draft_needs_no_network():
     assert_drawn_from(counts, text_probabilities(table, [1], 2, config), "a draft without a network")
 
 
+def test_a_draft_can_be_used_for_one_text_after_the_other():
+    model, draft = sharp(seed=2), Reader(sharp(replace(TINY, n_layer=1), 1))
+    for prompt in ([1, 2, 3, 4, 5, 6, 7], [3, 1], [3, 1, 4, 1, 5]):
+        fresh = speculate(model, Reader(draft.model), prompt, GREEDY, 3)
+        assert speculate(model, draft, prompt, GREEDY, 3) == fresh
+        assert [fresh.ids] == generate(model, [prompt], GREEDY)
+
+
 def test_proposals_are_drawn_from_the_rows_that_come_with_them():
     """The q of `accept` must be what the tokens were drawn from, settings and all, each after those before it."""
     draft, config = Table(seed=3), GenerationConfig(temperature=0.7, top_k=3, frequency_penalty=1.0)
@@ -403,6 +431,19 @@ def test_where_every_token_is_forbidden_it_is_an_error_as_without_a_draft(temper
     assert sorted(speculate(Table(), Table(seed=1), [0], replace(config, max_new_tokens=3)).ids) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("which", ["model", "draft"])
+def test_logits_that_are_no_numbers_are_an_error_as_without_a_draft(which, temperature):
+    broken, config = sharp(seed=1), replace(GREEDY, temperature=temperature)
+    with shared.no_grad():
+        broken.norm.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match="the largest score of row 0 is nan"):
+        generate(broken, [[1]], config)
+    models = (broken, sharp()) if which == "model" else (sharp(), broken)
+    with pytest.raises(ValueError, match="the largest score of row 0 is nan"):
+        speculate(*models, [1], config)
+
+
 def test_a_seed_or_a_generator_makes_it_repeatable():
     model, draft = sharp(), sharp(seed=1)
     config = GenerationConfig(max_new_tokens=20, seed=4)
@@ -417,7 +458,9 @@ def test_what_makes_no_sense_is_an_error_at_once():
     for arguments, message in [
         ((model, sharp(replace(TINY, vocab_size=12)), [1]), "the draft has 12 tokens and the model 13"),
         ((model, LastTokens(14), [1]), "the draft has 14 tokens and the model 13"),
-        ((model, model, [1], None, 0), "lookahead of at least 1, but got 0"),
+        ((model, model, [1], None, 0), "lookahead to be an int of at least 1, but got 0"),
+        ((model, model, [1], None, 2.5), "lookahead to be an int of at least 1, but got 2.5"),
+        ((model, model, [1], None, True), "lookahead to be an int of at least 1, but got True"),
         ((model, model, []), "empty"),
         ((model, model, [1] * 33), "33 tokens, but the model reads at most 32"),
     ]:

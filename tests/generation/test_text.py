@@ -74,6 +74,13 @@ def test_the_longest_beginning_is_held():
     assert overlap("aaa", "aa") == 1  # the whole stop string is none of its beginnings
 
 
+def test_one_stop_string_may_be_given_as_it_is_and_an_empty_one_is_refused():
+    assert written(LETTERS, LETTERS.encode("a.!b.a!"), "b.")[0] == ["a", ".", "!", "", "", "", ""]
+    for wrong in ("", ["a", ""], [1]):
+        with pytest.raises(ValueError, match="stop_strings should be strings that are not empty"):
+            TextStream(LETTERS, wrong)
+
+
 def test_an_empty_prompt_is_the_token_between_texts():
     assert prompt_ids(BYTES, "") == [BYTES.special_tokens["<|endoftext|>"]]
     assert (
