@@ -139,6 +139,12 @@ def _as_folder(name: str | os.PathLike) -> Path | None:
             f"there is no model {name!r}. Known are {', '.join(KNOWN)}; others on Hugging Face's hub are named "
             f"'owner/name', and a folder by its path"
         )
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ModelUnavailable(f"there is no model {name!r}: that is no name that the hub allows ({error})") from error
     return None
 
 
@@ -161,7 +167,7 @@ def read_config(path: Path) -> GPTConfig:
     """The GPTConfig of a config.json; CheckpointError where it is damaged, ValueError for another model."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(settings, dict) or settings.get("model_type", "gpt2") != "gpt2":
         raise ValueError(f"{path} is not the config of a GPT-2")
@@ -177,7 +183,7 @@ def shards_of(index: Path) -> dict[str, str]:
         listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if not listed or not all(Path(name).name == name and name.endswith(".safetensors") for name in listed.values()):
             raise ValueError("expected names of safetensors files beside it")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is damaged, or no list of weights: {error!r}") from error
     return listed
 

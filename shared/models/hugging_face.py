@@ -214,7 +214,7 @@ def config_from_hugging_face(settings: Mapping[str, Any]) -> GPTConfig:
     config = GPTConfig(**found, dropout=rates["resid_pdrop"])
     wrong = [name for name, fits in DEMANDS.items() if name in settings and not fits(settings[name], config)]
     problems = [f"{name}={settings[name]!r}" for name in wrong]
-    if len(set(rates.values())) > 1:  # a GPT has one dropout
+    if any(rate != config.dropout for rate in rates.values()):  # a GPT has one dropout
         problems += [f"{name}={rate!r}" for name, rate in rates.items()]
     if problems:
         raise ValueError(f"not a config that GPT can have: {', '.join(problems)}")

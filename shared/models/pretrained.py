@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shared import checkpoint
 from shared.arrays import dtypes
 from shared.models.gpt import GPT, GPTConfig
@@ -46,6 +44,8 @@ from shared.tensor import Tensor
 from shared.text import ByteLevelBPE, Vocabulary, load_tokenizer, save_tokenizer
 
 ABANDONED_AFTER = 3600  # seconds
+# Files of a tokenizer that others write, and read before vocab.json; they would be another tokenizer's.
+THEIR_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 # ---------------------------------------------------------------- loading
 
@@ -83,7 +83,7 @@ def load_pretrained(
     >>> load_pretrained(folder).config == model.config
     True
     """
-    dtype = np.dtype(dtypes.float32 if dtype is None else dtype)
+    dtype = dtypes.as_dtype(dtypes.float32 if dtype is None else dtype)
     if dtype not in dtypes.FLOATING:
         raise TypeError(f"load_pretrained: expected a floating dtype, but got {dtype}")
     options = {"revision": revision, "cache_dir": cache_dir, "offline": offline, "progress": progress}
@@ -161,10 +161,10 @@ def _tensors(path: Path, mapped: bool) -> dict[str, Tensor]:
 def save_pretrained(model: GPT, folder: str | os.PathLike, tokenizer: ByteLevelBPE | Vocabulary | None = None) -> None:
     """Writes config.json and model.safetensors into `folder`, made if need be; `transformers` opens it too.
 
-    With `tokenizer` also its files, in place of those of another one. The weights have Hugging Face's names and shapes,
-    a tied head is left out, and the same weights give the same bytes. All files are written under other names first and
-    take the place of the old ones when they are complete and on the disk: where that fails (a full disk), the folder
-    stays as it was. ValueError for a config that has no counterpart there.
+    With `tokenizer` also its files, in place of those of another one, THEIR_TOKENIZER too. The weights have Hugging
+    Face's names and shapes, a tied head is left out, and the same weights give the same bytes. All files are written
+    under other names first and take the place of the old ones when they are complete and on the disk: where that fails
+    (a full disk), the folder stays as it was. ValueError for a config that has no counterpart there.
     """
     settings = config_to_hugging_face(model.config)
     theirs = to_hugging_face(model.state_dict(), model.config)
@@ -180,7 +180,8 @@ def save_pretrained(model: GPT, folder: str | os.PathLike, tokenizer: ByteLevelB
         _write_text(stage / CONFIG, json.dumps(settings, indent=2) + "\n")
         if tokenizer is not None:
             save_tokenizer(tokenizer, stage)
-        _move(stage, folder, replaces=(VOCAB, MERGES, VOCABULARY) if tokenizer is not None else ())
+        replaced = (VOCAB, MERGES, VOCABULARY, *THEIR_TOKENIZER) if tokenizer is not None else ()
+        _move(stage, folder, replaced)
     except BaseException as error:
         shutil.rmtree(stage, ignore_errors=True)
         for path in made:
@@ -207,8 +208,11 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _move(stage: Path, folder: Path, replaces: tuple[str, ...]) -> None:
-    """Gives the files of `stage` their places in `folder`; those named in `replaces` that have no successor go."""
-    names = sorted(path.name for path in stage.iterdir())
+    """Gives the files of `stage` their places in `folder`; those named in `replaces` that have no successor go.
+
+    The weights come first: where somebody looks at the old ones Windows does not let them go, and then nothing changes.
+    """
+    names = sorted((path.name for path in stage.iterdir()), key=lambda name: (name != WEIGHTS, name))
     for name in names:
         os.replace(stage / name, folder / name)
     for name in set(replaces) - set(names):

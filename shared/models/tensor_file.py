@@ -48,8 +48,9 @@ class Place(NamedTuple):
 def read_places(path: str | os.PathLike) -> dict[str, Place]:
     """The header of a safetensors file: {name: Place}, in the order of the file. The tensors are not read.
 
-    FileNotFoundError where there is no file, CheckpointError for one that is truncated, damaged or of another kind:
-    the places must follow one another without a gap, from the header's end to the end of the file.
+    FileNotFoundError where there is no file, CheckpointError for one that is truncated, damaged or of another kind, or
+    has a dtype that the library does not: the places must follow one another without a gap, from the header's end to
+    the end of the file.
     """
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, "cannot load: this is a folder, not a file", os.fspath(path))
@@ -59,13 +60,13 @@ def read_places(path: str | os.PathLike) -> dict[str, Place]:
         beginning = file.read(64)
         file.seek(0)
         try:
-            return _places(file)
+            return _places(file, os.fspath(path))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
             problem = checkpoint._diagnose(beginning, error)
             raise CheckpointError(f"cannot load {os.fspath(path)}: {problem}") from error
 
 
-def _places(file: BinaryIO) -> dict[str, Place]:
+def _places(file: BinaryIO, path: str) -> dict[str, Place]:
     size = os.fstat(file.fileno()).st_size
     (length,) = struct.unpack("<Q", file.read(8))
     if length > min(checkpoint._HEADER_LIMIT, size - 8):
@@ -75,10 +76,16 @@ def _places(file: BinaryIO) -> dict[str, Place]:
     found = {}
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-        place = Place(_DTYPES[entry["dtype"]], tuple(entry["shape"]), first + entry["data_offsets"][0])
-        if not all(type(n) is int and n >= 0 for n in place.shape):
-            raise ValueError(f"{name} has the shape {place.shape}")
-        if place.start != end or place.stop != first + entry["data_offsets"][1]:
+        if entry["dtype"] not in _DTYPES:
+            raise CheckpointError(
+                f"cannot load {path}: {name} has the dtype {entry['dtype']}; those that are read are "
+                f"{', '.join(_DTYPES)}"
+            )
+        begin, stop = entry["data_offsets"]
+        if not all(type(n) is int and n >= 0 for n in (*entry["shape"], begin, stop)):
+            raise ValueError(f"{name} has the shape {entry['shape']} and lies at {entry['data_offsets']}")
+        place = Place(_DTYPES[entry["dtype"]], tuple(entry["shape"]), first + begin)
+        if place.start != end or place.stop != first + stop:
             raise ValueError(f"{name} does not lie where the header says")
         found[name], end = place, place.stop
     if end != size:
@@ -143,13 +150,18 @@ def write_tensors(
 
     Tensors are written one after the other, in the order of the names, those of wider dtypes first: only one that is
     not in rows (a transposed view) is copied, and only for as long as it is written. The first lies at a multiple of 64
-    bytes, so that `map_tensors` finds all numbers well placed. An existing file is written over.
+    bytes, so that `map_tensors` finds all numbers well placed. An existing file is written over; it is not touched
+    where an array has a dtype that the format does not, a CheckpointError.
     """
+    for name, array in arrays.items():
+        if array.dtype.name not in checkpoint._FORMAT_NAMES:
+            raise CheckpointError(f"cannot save {os.fspath(path)}: {name} has the dtype {array.dtype.name}")
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    header = _header({name: arrays[name] for name in order}, metadata or {"format": "pt"})
     with open(path, "wb") as file:
-        file.write(_header({name: arrays[name] for name in order}, metadata or {"format": "pt"}))
+        file.write(header)
         for name in order:
-            rows = np.ascontiguousarray(arrays[name])
+            rows = np.ascontiguousarray(arrays[name], dtype=arrays[name].dtype.newbyteorder("<"))
             file.write(memoryview(rows.reshape(-1).view(np.uint8)))
         file.flush()
         os.fsync(file.fileno())

@@ -190,6 +190,7 @@ def test_an_interrupt_during_the_check_leaves_nothing_unchecked(server, tmp_path
         ("someone/else", None, "there is no model someone/else on the hub .*spelling.*gpt2-medium"),
         (NAME, "v9", "someone/tiny-gpt has no revision 'v9'"),
         ("gpt-2", None, "there is no model 'gpt-2'. Known are gpt2, gpt2-medium"),
+        ("someone/a--b", None, "there is no model 'someone/a--b'.*no name that the hub allows"),
     ],
 )
 def test_unknown_names_and_revisions_are_explained(server, tmp_path, name, revision, expected):

@@ -91,6 +91,23 @@ def test_a_config_that_is_no_json_or_of_another_model_is_an_error(folder):
         load_pretrained(path)
 
 
+@pytest.mark.parametrize("field, value", [("attn_pdrop", [0.1]), ("n_layer", "2"), ("tie_word_embeddings", None)])
+def test_settings_of_a_wrong_type_are_named_with_the_file(folder, field, value):
+    path, _ = folder
+    config = path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {field: value}))
+    ours = {"tie_word_embeddings": "tie_weights"}.get(field, field)
+    with pytest.raises(ValueError, match=rf"config\.json: .*{ours}"):
+        load_pretrained(path)
+
+
+def test_a_config_that_is_nested_without_end_is_damaged(folder):
+    path, _ = folder
+    (path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+        load_pretrained(path)
+
+
 def test_weights_of_another_size_are_an_error_that_names_file_and_tensor(folder):
     path, _ = folder
     config = path / "config.json"
@@ -214,6 +231,8 @@ def test_other_dtypes_become_float32_or_what_is_asked_for(folder, stored):
     )
     with pytest.raises(TypeError, match="expected a floating dtype, but got int64"):
         load_pretrained(path, dtype=shared.long)
+    with pytest.raises(TypeError, match="unknown dtype 'bloat16'; expected one of float64, "):
+        load_pretrained(path, dtype="bloat16")
 
 
 def test_files_of_others_with_prefix_masks_and_head_are_read(folder):
@@ -265,6 +284,33 @@ def test_a_folder_stays_as_it_was_where_saving_fails(folder, tmp_path, monkeypat
     monkeypatch.undo()
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_stays_as_it_was_where_the_weights_cannot_be_replaced(folder):
+    """As on Windows, where a file that somebody looks at cannot be: no new config beside the old weights."""
+    path, model = folder
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").mkdir()
+    before = (path / "config.json").read_bytes()
+    with pytest.raises(OSError, match="cannot save: "):
+        GPT(GPTConfig(**{**vars(TINY), "n_layer": 1})).save_pretrained(path, CharVocabulary.from_text("abcdefg"))
+    assert sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors"]
+    assert (path / "config.json").read_bytes() == before
+
+
+def test_another_tokenizers_files_of_any_kind_go_when_a_tokenizer_is_saved(tmp_path):
+    """Else transformers would read the text with tokenizer.json, the old one's, which it looks for first."""
+    transformers = pytest.importorskip("transformers")
+    old, new = (ByteLevelBPE.train(text, 300) for text in ("to be or not to be", "the question of the questions"))
+    model, text = GPT(GPTConfig(**{**vars(TINY), "vocab_size": 300})), "the question to be"
+    model.save_pretrained(tmp_path, old)
+    transformers.GPT2Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists()
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists(), "without a tokenizer those that are there stay"
+    model.save_pretrained(tmp_path, new)
+    assert old.encode(text) != new.encode(text) == load_pretrained_tokenizer(tmp_path).encode(text)
+    assert transformers.GPT2Tokenizer.from_pretrained(tmp_path).encode(text) == new.encode(text)
 
 
 def test_a_file_that_grows_too_large_leaves_nothing_behind(folder):

@@ -158,6 +158,9 @@ def shift(header):
         lambda c: changed_header(c, lambda h: h["weight"].update(shape=[5.0, 7])),
         lambda c: changed_header(c, lambda h: h["weight"].update(dtype="F8_E4M3")),
         lambda c: changed_header(c, lambda h: h["weight"].update(data_offsets=[0])),
+        lambda c: changed_header(c, lambda h: h["weight"].update(data_offsets=[0.0, 140.0])),
+        lambda c: changed_header(c, lambda h: h["weight"].update(data_offsets=[False, 140])),
+        lambda c: changed_header(c, lambda h: h["weight"].update(data_offsets=[0, 140, 7])),
         lambda c: changed_header(c, lambda h: h["weight"].pop("shape")),
         lambda c: changed_header(c, lambda h: h.pop("weight")),
     ],
@@ -168,6 +171,30 @@ def test_damaged_and_foreign_files_are_errors_that_name_the_file(tmp_path, damag
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match=r"cannot load .*a\.safetensors: "):
         map_tensors(path)
+
+
+def test_a_dtype_that_is_not_read_is_named_and_no_damage(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"flags": ARRAYS["flags"]})
+    path.write_bytes(changed_header(path.read_bytes(), lambda h: h["flags"].update(dtype="F8_E4M3")))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: flags has the dtype F8_E4M3; .*F16, BF16") as caught:
+        read_places(path)
+    assert "corrupted" not in str(caught.value)
+
+
+def test_what_no_file_can_hold_is_told_before_an_old_file_is_touched(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"flags": ARRAYS["flags"]})
+    before = digest(path)
+    with pytest.raises(CheckpointError, match="cannot save .*a.safetensors: wide has the dtype complex128"):
+        write_tensors(path, {"wide": np.zeros(2, "complex128")})
+    assert digest(path) == before
+
+
+def test_numbers_are_little_endian_in_the_file_whatever_they_are_in_memory(tmp_path):
+    wanted = ARRAYS["weight"]
+    write_tensors(tmp_path / "a", {"weight": wanted.astype(">f4"), "double": ARRAYS["double"].astype(">f8")})
+    same(map_tensors(tmp_path / "a"), {"weight": wanted, "double": ARRAYS["double"]})
 
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path):
