@@ -83,8 +83,7 @@ def card(choice: Choice) -> str:
     )
     drawn = choice.drawn is not None
     columns = "<span>token</span><span>model</span><span></span>" + ("<span>strategy</span>" if drawn else "")
-    rows = [(a.label, a.probability, a.drawn, a.label == choice.label and i + 1 == choice.rank)
-            for i, a in enumerate(choice.alternatives)]  # fmt: skip
+    rows = [(a.label, a.probability, a.drawn, a.token == choice.token) for a in choice.alternatives]
     if not any(chosen for *_, chosen in rows):
         rows.append((choice.label, choice.probability, choice.drawn, True))
     lines = "".join(_row(*row, with_drawn=drawn) for row in rows)

@@ -89,18 +89,23 @@ class Shelf:
 def sources(names: Iterable[str] = ()) -> list[Source]:
     """What is offered: `names`, folders and names of GPT-2, first; the course's own model, the sorter, cached GPT-2s.
 
-    ModelError for a name that is neither a folder nor a GPT-2.
+    A folder is called by its last name, or by its whole path where that is another model's name. ModelError for a name
+    that is neither a folder nor a GPT-2.
     """
-    found = [*map(_named, names), _kept(), _sorter()]
-    found += [_hub(name) for name in _known() if in_cache(name)]
-    return list({source.name: source for source in found}.values())
+    others = [_kept(), _sorter(), *(_hub(name) for name in _known() if in_cache(name))]
+    taken = {*_known(), *(source.name for source in others)}
+    found: list[Source] = []
+    for name in dict.fromkeys(names):
+        found.append(_named(name, taken))
+        taken.add(found[-1].name)
+    return list({source.name: source for source in [*found, *others]}.values())
 
 
-def _named(name: str) -> Source:
+def _named(name: str, taken: set[str]) -> Source:
     folder = Path(name).expanduser().resolve()
     if name not in _known() and folder.is_dir():
         about = f"The model in the folder {folder.name}, with its tokenizer."
-        return Source(folder.name, about, "", lambda: _open(folder))
+        return Source(str(folder) if folder.name in taken else folder.name, about, "", lambda: _open(folder))
     if name in _known() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _hub(name)
     raise ModelError(

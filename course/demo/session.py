@@ -93,8 +93,9 @@ def name_part(part: str) -> str:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that could have come: its label, the model's probability, and that which the strategy made of it."""
+    """A token that could have come: id, label, the model's probability, and that which the strategy made of it."""
 
+    token: int
     label: str
     probability: float
     drawn: float | None = None
@@ -177,7 +178,7 @@ def look(reader: Reader, speller: Speller, token: int, logits: np.ndarray, drawn
     p = softmax(logits)
     best = np.argpartition(-p, range(min(ALTERNATIVES, len(p))))[:ALTERNATIVES]
     alternatives = tuple(
-        Alternative(label(reader.tokenizer, int(i)), float(p[i]), None if drawn is None else float(drawn[i]))
+        Alternative(int(i), label(reader.tokenizer, int(i)), float(p[i]), None if drawn is None else float(drawn[i]))
         for i in best
     )
     text, shown = speller.add(token)

@@ -50,8 +50,9 @@ class Tags(HTMLParser):
 
 
 def choice(label: str, p: float = 0.25, rank: int = 1, drawn: float | None = 0.5) -> Choice:
-    others = tuple(Alternative(name, 0.1, 0.2 if drawn else None) for name in (label, "b", HOSTILE, "d", "e"))
-    return Choice(0, label, label, p, drawn, rank, others)
+    names = (label, "b", HOSTILE, "d", "e")
+    others = tuple(Alternative(i, name, 0.1, 0.2 if drawn else None) for i, name in enumerate(names))
+    return Choice(rank - 1, label, label, p, drawn, rank, others)
 
 
 def test_hostile_text_stays_text_everywhere() -> None:
