@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import namedtuple
 from typing import Any
 
@@ -28,7 +29,10 @@ def _part(item: Any) -> Any:
     if isinstance(item, slice):
         if item.step is not None and int(item.step) <= 0:
             raise ValueError("step must be greater than zero; use flip() for a reversed order")
-        return slice(*[None if v is None else int(v) for v in (item.start, item.stop, item.step)])
+        try:
+            return slice(*[None if v is None else operator.index(v) for v in (item.start, item.stop, item.step)])
+        except TypeError:
+            raise TypeError(f"slice indices must be integers or None or have an __index__ method: {item}") from None
     if item is None or item is Ellipsis or isinstance(item, (bool, int)):
         return item
     array = item.array if isinstance(item, Tensor) else item if is_gpu_array(item) else np.asarray(item)

@@ -174,6 +174,19 @@ def test_assigning_a_wider_dtype_converts():
     assert x.tolist() == [2, 3]
 
 
+@pytest.mark.parametrize(
+    "bounds", [(0.5, None), (None, 1.0), (None, None, 1.5), (shared.tensor(1.0), None), ("1", None)]
+)
+def test_bounds_of_a_slice_are_integers(bounds):
+    x = shared.arange(3)
+    for index in (slice(*bounds), (Ellipsis, slice(*bounds))):
+        with pytest.raises(TypeError, match="slice indices must be integers"):
+            x[index]
+        with pytest.raises(TypeError, match="slice indices must be integers"):
+            x[index] = 0
+    assert x[shared.tensor(1) : np.int64(3)].tolist() == [1, 2] and x[:True].tolist() == [0]
+
+
 def test_assigning_a_slice_of_itself():
     x = shared.arange(5)
     x[1:] = x[:-1].clone()
