@@ -341,7 +341,7 @@ class Module:
 
         def convert(tensor: Tensor) -> Tensor:
             wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-            return tensor.to(tensor.device if device is None else device, wanted)
+            return tensor.to(device=tensor.device if device is None else device, dtype=wanted)
 
         return self._apply(convert)
 

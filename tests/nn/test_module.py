@@ -114,6 +114,7 @@ def test_deleting_removes_the_name():
         (lambda m: m.train("yes"), ValueError, "training mode is expected to be boolean"),
         (lambda m: m.nothing, AttributeError, "'Net' object has no attribute 'nothing'"),
         (lambda m: m.to(shared.int64), TypeError, "only accepts floating point dtypes, but got desired dtype=int64"),
+        (lambda m: m.to("tpu"), RuntimeError, "Expected a device like 'cpu', 'cuda' or 'cuda:0', but got 'tpu'"),
     ],
 )
 def test_mistakes_are_named(assign, error, message):

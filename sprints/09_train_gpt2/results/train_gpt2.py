@@ -18,17 +18,28 @@ import hashlib
 import json
 import os
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import shared
+from course.files import write_atomically
 from course.plotting import COLORS, use_style
 from course.results import Results
-from shared.data import TokenStream, sequential_windows, write_tokens
+from shared.checkpoint import CheckpointError
+from shared.data import DatasetUnavailable, TokenStream, catalog, sequential_windows, write_tokens
 from shared.models import GPT, GPTConfig
 from shared.text import ByteLevelBPE, CharVocabulary, load_tokenizer, save_tokenizer
-from shared.training import LMConfig, RunLog, Trainer, bits_per_character, evaluate_loss, perplexity, sample_text
+from shared.training import (
+    LMConfig,
+    RunLog,
+    Trainer,
+    bits_per_character,
+    evaluate_loss,
+    find_checkpoint,
+    perplexity,
+    sample_text,
+)
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 RUNS = PRESETS.parents[3] / "runs"
@@ -67,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on where the training in the folder is")
     parser.add_argument("--sample-interval", type=int, metavar="STEPS", help="write a sample every so often")
     parser.add_argument("--sample", type=int, default=400, metavar="TOKENS", help="length of the last one (400)")
-    parser.add_argument("--prompt", default="\n", help="what samples go on from")
+    parser.add_argument("--prompt", help="what samples go on from (default: the end of a line)")
     parser.add_argument("--tensorboard", action="store_true", help="also write for TensorBoard, into the folder")
     args = parser.parse_args()
     if args.sample < 0:
@@ -83,7 +94,8 @@ def planned(args: argparse.Namespace) -> Run:
         settings[name] = changes.get(name, settings[name])
     training = settings["training"] | {k: v for k, v in changes.items() if k not in ("text", "tokenizer")}
     training["warmup_steps"] = min(training["warmup_steps"], training["steps"] // 10)
-    settings["training"] = training | {"prompt": args.prompt, "sample_tokens": max(1, args.sample)}
+    training["sample_tokens"] = max(1, args.sample)
+    settings["training"] = training | ({} if args.prompt is None else {"prompt": args.prompt})
     changed = bool(changes.keys() - {"sample_interval"})
     return Run(args.preset, settings, changed, args.folder or RUNS / args.preset)
 
@@ -93,11 +105,14 @@ def planned(args: argparse.Namespace) -> Run:
 
 def texts(source: str) -> tuple[str, str]:
     """(training text, validation text): a data set of the catalog, or a file, of which the last tenth is held out."""
-    if not os.path.exists(source):
+    if not is_file(source):
         try:
-            train, val = shared.data.load(source, fallback=True)
-        except (KeyError, ValueError) as error:
+            kind = catalog.entry(source).kind
+        except ValueError as error:
             raise ValueError(f"--text: there is no file {source!r}; and as a data set: {error}") from None
+        if kind != "text":
+            raise ValueError(f"--text: the data set {source} has no text to train on, it is of the kind {kind!r}")
+        train, val = shared.data.load(source, fallback=True)
         return train.text, val.text
     try:
         text = Path(source).read_text(encoding="utf-8")
@@ -105,6 +120,11 @@ def texts(source: str) -> tuple[str, str]:
         raise ValueError(f"--text: {source} is not a text in UTF-8: {error.reason} at byte {error.start}") from None
     cut = int(0.9 * len(text))
     return text[:cut], text[cut:]
+
+
+def is_file(source: str) -> bool:
+    """Whether --text names a file, or a pipe, and no data set."""
+    return os.path.exists(source) and not os.path.isdir(source)
 
 
 def new_tokenizer(kind: str, train: str, val: str, vocab_size: int) -> Any:
@@ -121,17 +141,36 @@ def origin(run: Run, parts: tuple[str, str], vocab_size: int) -> dict[str, Any]:
     return made | ({"vocab_size": vocab_size} if kind == "bpe" else {})
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a training in the folder."""
+    return (folder / "history.jsonl").exists() or find_checkpoint(folder) is not None
+
+
+def noted(path: Path) -> dict[str, Any] | None:
+    """What a file of the folder says; None where there is none, or one that was cut off."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def check_origin(folder: Path, now: dict[str, Any]) -> bool:
-    """Whether the folder's tokens are those of `now`; ValueError where they are not and a training stands on them."""
-    path = folder / "text.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """Whether the folder's tokens are those of `now`; ValueError where they are not and a training stands on them.
+
+    Without a training, a tokenizer that was made for another text goes.
+    """
+    before = noted(folder / "text.json")
     same = before is not None and all(before.get(k) == now.get(k) for k in ("sha256", "tokenizer", "vocab_size"))
-    if not same and (folder / "history.jsonl").exists():
+    if not same and begun(folder):
         there = f"{before['text']} ({told(before)})" if before else "a text that it does not name"
         raise ValueError(
             f"the training in {folder} is on {there}, not on {now['text']} ({told(now)}) as it is now: name the same "
             "--text, --tokenizer and --vocab-size, or take another --folder"
         )
+    if not same and before is not None:
+        for name in ("vocabulary.json", "vocab.json", "merges.txt"):
+            (folder / name).unlink(missing_ok=True)
     return same
 
 
@@ -165,7 +204,7 @@ def tokens(run: Run, vocab_size: int) -> tuple[TokenStream, TokenStream, Any]:
         save_tokenizer(tokenizer, run.folder)
         for path, part in zip(paths, ids, strict=True):
             write_tokens(path, part, tokenizer.vocab_size)
-        (run.folder / "text.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        write_atomically(run.folder / "text.json", json.dumps(made, indent=2) + "\n")
     tokenizer = load_tokenizer(run.folder)
     train, val = (TokenStream(path, tokenizer.vocab_size) for path in paths)
     return train, val, tokenizer
@@ -177,7 +216,7 @@ def tokens(run: Run, vocab_size: int) -> tuple[TokenStream, TokenStream, Any]:
 def main() -> None:
     try:
         train(arguments())
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, ImportError, CheckpointError, DatasetUnavailable) as error:
         raise SystemExit(f"train_gpt2.py: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("\ninterrupted; --resume goes on from the last checkpoint") from None
@@ -185,7 +224,7 @@ def main() -> None:
 
 def check_folder(run: Run, resume: bool) -> None:
     """FileExistsError for a folder with a training that is not to go on; says so where there is none to go on with."""
-    there = (run.folder / "history.jsonl").exists()
+    there = begun(run.folder)
     if there and not resume:
         raise FileExistsError(f"there is a training in {run.folder}: go on with --resume, or take another --folder")
     if resume and not there:
@@ -194,8 +233,7 @@ def check_folder(run: Run, resume: bool) -> None:
 
 def check_model(run: Run, model: GPT) -> None:
     """ValueError where the folder's training has another model, with what is other."""
-    path = run.folder / "config.json"
-    before = (json.loads(path.read_text(encoding="utf-8"))["model"] if path.exists() else None) or {}
+    before = (noted(run.folder / "config.json") or {}).get("model") or {}
     now = asdict(model.config)
     other = [f"{k} {before[k]} there, {v} here" for k, v in now.items() if k in before and before[k] != v]
     if other:
@@ -203,16 +241,40 @@ def check_model(run: Run, model: GPT) -> None:
         raise ValueError(f"{what}; name the --preset that it was begun with, or take another --folder")
 
 
+def chosen_device(name: str | None) -> str:
+    """What --device says, else the GPU where there is one; ValueError for what is not there."""
+    device = name or ("cuda" if shared.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not shared.cuda.is_available():
+        raise ValueError(f"--device {device}: there is no GPU that could be used; leave the option away for the CPU")
+    try:
+        return str(shared.device(device))
+    except RuntimeError as error:
+        raise ValueError(f"--device: {error}") from None
+
+
+def prompt_for(tokenizer: Any, given: str | None, tokens: TokenStream) -> str:
+    """What samples go on from: what is given, else the end of a line, in a text without lines its first token.
+
+    ValueError that names the character, now and not after the training, where the tokenizer does not know one.
+    """
+    try:
+        tokenizer.encode(given or "\n")
+    except ValueError as error:
+        if given is not None:
+            raise ValueError(f"--prompt: {error}") from None
+        return tokenizer.decode([tokens[0]])
+    return given or "\n"
+
+
 def train(args: argparse.Namespace) -> None:
     """Text, model, training, table; and what is kept of them."""
     run = planned(args)
-    device = args.device or ("cuda" if shared.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not shared.cuda.is_available():
-        raise ValueError(f"--device {device}: there is no GPU that could be used; leave the option away for the CPU")
+    device = chosen_device(args.device)
     config = LMConfig.from_dict(run.settings["training"])
     check_folder(run, args.resume)
     train_tokens, val_tokens, tokenizer = tokens(run, args.vocab_size)
-    tokenizer.encode(args.prompt)  # now and not after the training: an error that names the character where it cannot
+    prompt = prompt_for(tokenizer, args.prompt, train_tokens)
+    config = replace(config, prompt=prompt)
     shared.manual_seed(config.seed)
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **run.settings["model"])).to(device)
     check_model(run, model)
@@ -230,9 +292,20 @@ def train(args: argparse.Namespace) -> None:
     )
     report(run, trainer, whole)
     if args.sample:
-        print("\n" + sample_text(model, tokenizer, args.prompt, args.sample, temperature=0.8, seed=config.seed))
-    if trainer.stopped_by == "steps" and not run.changed:
+        print("\n" + sample_text(model, tokenizer, prompt, args.sample, temperature=0.8, seed=config.seed))
+    if trainer.stopped_by == "steps" and not run.changed and has_its_text(run) and trainer.log.last("val_loss"):
         record(run, trainer, whole, device)
+
+
+def has_its_text(run: Run) -> bool:
+    """False where the preset's data set could not be had, and another text stood in for it."""
+    source = run.settings["text"]
+    return is_file(source) or catalog.status(source) not in ("missing", "incomplete")
+
+
+def nats(loss: float | None) -> str:
+    """A loss with its unit; of a run that is done, whose log is gone, nothing is known."""
+    return "not in the log" if loss is None else f"{loss:.4f} nats per token"
 
 
 def report(run: Run, trainer: Trainer, whole: float) -> None:
@@ -241,8 +314,8 @@ def report(run: Run, trainer: Trainer, whole: float) -> None:
     characters = trainer.characters_per_token()
     rows = [
         ("updates", f"{trainer.step:,} ({trainer.stopped_by})"),
-        ("training loss", f"{log.last('train_loss'):.4f} nats per token"),
-        ("validation loss", f"{log.last('val_loss'):.4f} nats per token"),
+        ("training loss", nats(log.last("train_loss"))),
+        ("validation loss", nats(log.last("val_loss"))),
         ("  over the whole text", f"{whole:.4f}, perplexity {perplexity(whole):.2f}"),
         ("  bits per character", f"{bits_per_character(whole, characters):.3f}"),
         ("time", f"{trainer.seconds:.1f} s"),
