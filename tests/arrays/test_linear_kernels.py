@@ -39,6 +39,7 @@ def test_by_hand():
 def test_the_kernel_follows_its_formula(compiled, rows, outputs, width, by_columns, dtype, monkeypatch):
     x, weight = drawn(rows, outputs, width, dtype, by_columns)
     monkeypatch.setattr(compiled, "PIECE", 1 << 11)
+    monkeypatch.setattr(compiled, "SHARED_FROM", 0)
     before = x.copy(), weight.copy()
     found = compiled.few_rows(x, weight)
     tolerance = 2e-5 if dtype == np.float32 else 1e-13
@@ -52,6 +53,7 @@ def test_the_kernel_follows_its_formula(compiled, rows, outputs, width, by_colum
 def test_the_number_of_threads_changes_no_bit(compiled, by_columns, dtype, monkeypatch):
     x, weight = drawn(5, 129, 64, dtype, by_columns)
     monkeypatch.setattr(compiled, "PIECE", 1 << 10)
+    monkeypatch.setattr(compiled, "SHARED_FROM", 0)
     found = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(compiled, "_threads", threads)

@@ -16,6 +16,7 @@ from shared.arrays.kernels.threads import match_blas, take_turns
 __all__ = ["few_rows", "warm_up"]
 
 PIECE = 1 << 19  # numbers of the weight in a piece of work: 0.1 ms, as long as it takes to wake a thread
+SHARED_FROM = 1 << 21  # numbers in a weight: below, a second thread came too late (768 × 768: 15 GB/s, alone 20)
 BLOCK = 64  # rows of the weight, which stay in the cache for further rows of x
 OPTIONS = {
     "fastmath": {"contract", "nsz", "reassoc"},  # vectors need sums in any order; NaN and infinities keep their meaning
@@ -104,16 +105,14 @@ def _sums_of_rows(x, weight, out, first, last):
 
 def few_rows(x, weight):
     """`reference.few_rows`, by pieces among threads: as many as the weight asks for, so that threads change no bit."""
-    pieces = -(-weight.size // PIECE)
+    pieces, threads = -(-weight.size // PIECE), _threads if weight.size >= SHARED_FROM else 1
     if weight.flags.c_contiguous:
         out = np.empty((len(x), len(weight)), x.dtype)
-        take_turns(lambda _, first, last: _products_of_rows(x, weight, out, first, last), len(weight), pieces, _threads)
+        take_turns(lambda _, first, last: _products_of_rows(x, weight, out, first, last), len(weight), pieces, threads)
         return out
     rows = weight.T
     parts = np.empty((pieces, len(x), len(weight)), x.dtype)
-    take_turns(
-        lambda piece, first, last: _sums_of_rows(x, rows, parts[piece], first, last), len(rows), pieces, _threads
-    )
+    take_turns(lambda piece, first, last: _sums_of_rows(x, rows, parts[piece], first, last), len(rows), pieces, threads)
     return parts[0] if pieces == 1 else parts.sum(axis=0)
 
 
