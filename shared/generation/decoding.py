@@ -84,7 +84,7 @@ def _steps(model: Any, seen: list[list[int]], config: GenerationConfig, generato
             seen[row].append(token)
             new[row].append(token)
             finished[row] = finished[row] or token in config.stop_tokens
-            if finished[row]:  # it is read on, but nobody looks: what it holds must not forbid all that could follow
+            if finished[row] and config.no_repeat_ngram_size:  # it is read on, and must not run out of tokens
                 seen[row] = [0] * len(seen[row])
         yield Step(tokens, logits)
         if all(finished):
