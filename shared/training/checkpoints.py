@@ -129,6 +129,7 @@ def is_checkpoint(folder: str) -> bool:
 
 def _peek(path: str) -> dict[str, Any] | None:
     try:
+        verify(path, (STATE,))  # one that was damaged could make an older checkpoint seem the last one
         return read_state(path)
     except (OSError, CheckpointError):
         return None

@@ -335,6 +335,19 @@ def test_a_number_that_was_edited_is_noticed(tmp_path):
         load_checkpoint(tmp_path, model, optimizer)
 
 
+@pytest.mark.parametrize("number", ["1", '"two"', "null", "[3]"])
+def test_a_number_that_makes_an_older_one_seem_the_last_is_noticed(tmp_path, number):
+    """Which comes last, state.json says; to go on from an older checkpoint is a decision, and not taken in silence."""
+    save_values(tmp_path, [5, 4, 3], keep_last=3)
+    state = tmp_path / "step-00000003" / "state.json"
+    text = state.read_text()
+    assert '"number": 3' in text
+    state.write_text(text.replace('"number": 3', f'"number": {number}'))
+    with pytest.raises(CheckpointError, match=r"step-00000003/state.json is (not the file|changed|truncated)"):
+        load_checkpoint(tmp_path, *made())
+    assert find_checkpoint(tmp_path, "best").name == "step-00000002"
+
+
 def test_a_renamed_one_is_noticed(tmp_path):
     model, optimizer = save_values(tmp_path, [1])
     (tmp_path / "step-00000001").rename(tmp_path / "step-00000009")
