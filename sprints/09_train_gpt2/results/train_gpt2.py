@@ -1,6 +1,6 @@
 """Trains a GPT on Shakespeare, or on a text of one's own, with the settings of a preset.
 
-    python sprints/09_train_gpt2/results/train_gpt2.py                       cpu-tiny: two layers, some minutes
+    python sprints/09_train_gpt2/results/train_gpt2.py                       cpu-tiny: two layers, about a minute
     python sprints/09_train_gpt2/results/train_gpt2.py --preset cpu          nanoGPT's setting for a laptop
     python sprints/09_train_gpt2/results/train_gpt2.py --preset gpu          nanoGPT's setting for a GPU
     python sprints/09_train_gpt2/results/train_gpt2.py --text mine.txt --tokenizer bpe --folder runs/mine
