@@ -228,7 +228,7 @@ def mutants(sprints: list[Sprint], name: str, write: bool) -> bool:
         if not chosen[sprint.label]:
             continue
         with tqdm(total=len(chosen[sprint.label]), unit="mutant", disable=not sys.stderr.isatty()) as bar:
-            fates = classic.run(chosen[sprint.label], on_done=bar.update)
+            fates = classic.run(chosen[sprint.label], on_done=bar.update, anew=write)
         table = Table("", "Mutant", "Failed", "Said", box=None, pad_edge=False)
         for fate in fates:
             state = "[green]killed[/]" if fate.killed else "[red]survived[/]"

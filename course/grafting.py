@@ -66,13 +66,18 @@ def _head(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str | None]:
     return [type(node).__name__, ast.get_docstring(node, clean=False), *map(ast.dump, parts)]
 
 
-@functools.lru_cache(maxsize=64)
 def _code(source: str, path: str, name: str) -> CodeType | None:
     """The code of one function of a module."""
+    return _codes(source, path).get(name)
+
+
+@functools.lru_cache(maxsize=64)
+def _codes(source: str, path: str) -> dict[str, CodeType]:
+    """{qualified name: code} of everything inside a module."""
+    found: dict[str, CodeType] = {}
     inside = [compile(source, path, "exec", dont_inherit=True)]
     while inside:
         code = inside.pop()
-        if code.co_qualname == name:
-            return code
+        found.setdefault(code.co_qualname, code)
         inside += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return None
+    return found

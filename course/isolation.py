@@ -53,11 +53,13 @@ def _child(item: pytest.Item, results: Path, trace: Path) -> None:
     """Runs the test, writes its reports, and ends this process."""
     started = time.monotonic()
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a process that runs tests for another one handles it
     _restrain()
     log = trace.open("w")
     faulthandler.enable(log)
     # The parent asks where the test is; faulthandler's own timer reads the stack of a running thread, and may crash.
-    faulthandler.register(signal.SIGUSR1, file=log, all_threads=False)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    faulthandler.register(signal.SIGUSR1, file=log, all_threads=False, chain=True)  # it notes that, and ends
     try:
         reports = runtestprotocol(item, log=False, nextitem=None)
     except BaseException as error:  # KeyboardInterrupt or pytest.exit out of the learner's code
@@ -112,7 +114,7 @@ def _wait(child: int, started: float, limit: float) -> int | None:
                 if computes and time.monotonic() < started + BUSY * limit:
                     deadline += 0.1
                 else:
-                    os.kill(child, signal.SIGUSR1)  # it notes where it is
+                    os.kill(child, signal.SIGUSR1)  # it notes where it is, and ends
                     asked = True
             time.sleep(pause)
             pause = min(pause * 1.5, 0.02)

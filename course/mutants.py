@@ -114,17 +114,27 @@ def run(
     processes: int | None = None,
     on_done: Callable[[], Any] | None = None,
     grafted: bool = True,
+    anew: bool = False,
 ) -> list[Fate]:
-    """The fate of each mutant, in their order; where not `grafted`, each imports the framework with its change anew."""
+    """The fate of each mutant, in their order; where not `grafted`, each imports the framework with its change anew.
+
+    The tests that killed a mutant when the scoreboard was written come first, unless everything is to be found `anew`.
+    """
+    killers: dict[str, dict[str, set[str]]] = {}
     with tempfile.TemporaryDirectory(prefix="course-mutants-") as folder:
         jobs, by_key = [], {}
         for mutant in mutants:
-            key = f"{mutant.sprint.label}-{mutant.name}"
+            label = mutant.sprint.label
+            key = f"{label}-{mutant.name}"
             module, text = mutant.source()
             path = Path(folder) / key / sources.module_path(module)
             path.parent.mkdir(parents=True)
             path.write_text(text, encoding="utf-8")
+            if label not in killers:
+                killers[label] = {} if anew else _killers(mutant.sprint)
+            first = killers[label].get(mutant.name, ())
             tests = tests_of(mutant.sprint, mutant.exercise)
+            tests = tuple(sorted(tests, key=lambda test: test.rpartition("::")[2] not in first))
             options = ("--no-preflight", f"--time-limit={LIMIT:g}")
             # Formulas do for tests of a few numbers; loading compiled kernels takes longer than they save.
             variables = {"SHARED_WORKSPACE": str(Path(folder) / key), "SHARED_KERNELS": "reference"}
@@ -138,6 +148,14 @@ def run(
             if on_done:
                 on_done()
     return [fates[job.key] for job in jobs]
+
+
+def _killers(sprint: Sprint) -> dict[str, set[str]]:
+    """{mutant: the functions whose tests killed it, as last written}; empty where the scoreboard is out of date."""
+    try:
+        return {name: {test.partition("[")[0] for test in row["killed_by"]} for name, row in board(sprint).items()}
+    except CourseError:
+        return {}
 
 
 def _fate(mutant: Mutant, result: warm.Result) -> Fate:

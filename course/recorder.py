@@ -17,6 +17,13 @@ def _entry(nodeid: str) -> dict[str, Any]:
     return _tests.setdefault(nodeid, fresh)
 
 
+def taken() -> dict[str, dict[str, Any]]:
+    """What has been recorded, once; the next tests begin a report of their own."""
+    found = dict(_tests)
+    _tests.clear()
+    return found
+
+
 def _message(report: pytest.CollectReport | pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     return crash.message if crash else str(report.longrepr)

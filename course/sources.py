@@ -185,6 +185,7 @@ def blanked(source: str, stubs: dict[str, tuple[str, str]]) -> str:
     return source
 
 
+@functools.lru_cache(maxsize=512)
 def _blank(text: str, stub: tuple[str, str]) -> str:
     """The text of one function with `stub` as its body."""
     import libcst as cst

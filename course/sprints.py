@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -193,12 +194,15 @@ def _exercises(
     return tuple(exercises)
 
 
+_table = functools.lru_cache(maxsize=64)(tomllib.loads)  # the same few texts, again and again; nobody changes a table
+
+
 def load_sprint(folder: Path) -> Sprint:
     """Read and check `folder/sprint.toml`; a CourseError names the file and the key that is wrong."""
     path = folder / "sprint.toml"
     where = f"sprints/{folder.name}/sprint.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = _table(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CourseError(f"{where} is missing.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
-"""A pytest plugin: the tests are collected once, and each job runs its own among them in a fork, its function in place.
+"""A pytest plugin: tests are collected once and run for one classic bug after another, each test in a fork of its own.
 
-Used by course/warm.py; see there.
+Used by course/warm.py; see there. A bug's function is put in place and the tests are run as any others: it runs only in
+the fork that course/isolation.py makes for each test, so that nothing of it is left for the next one.
 """
 
 from __future__ import annotations
@@ -8,7 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
+import signal
+import sys
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -16,58 +22,80 @@ from typing import Any
 
 import pytest
 
-from .testing import adopt
+from . import recorder
+from .testing import SETTING, adopt
+
+Ready = tuple[Any, list[pytest.Item], FunctionType, CodeType]  # a job, its tests, a function, its code in this job
 
 
 class Stage:
-    """Hands `run` pairs of a job and what its process does, in place of running the tests that were collected.
+    """Runs jobs in place of the tests that were collected, shared out to `processes` forks of this process.
 
-    The keys of these jobs are written to `taken` first; `log` is the file to which this process prints.
+    The keys of these jobs are written to `taken` first. `tell` is called in the forks: with a job, what its tests did,
+    and the seconds they took.
     """
 
-    def __init__(self, jobs: list[Any], taken: Path, log: Path, run: Callable[[list[Any]], None]):
-        self.jobs, self.taken, self.log, self.run = jobs, taken, log, run
-        self.forked = False
+    def __init__(
+        self, jobs: list[Any], taken: Path, processes: int, tell: Callable[[Any, dict[str, Any], float], None]
+    ):
+        self.jobs, self.taken, self.processes, self.tell = jobs, taken, processes, tell
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """In the stage run all jobs; in a job's process leave it to pytest."""
-        if self.forked or session.testsfailed:  # a file that cannot be imported: pytest ends with that
+        """Run all jobs."""
+        if session.testsfailed:  # a file that cannot be imported: pytest ends with that
             return None
-        pairs = []
+        ready: list[Ready] = []
         for job in self.jobs:
             items = [item for test in dict.fromkeys(job.tests) for item in session.items if _is(item, test)]
             prepared = job.graft.prepared()
             if items and prepared is not None:
-                pairs.append((job, self._body(session, job, items, *prepared)))
-        self.taken.write_text(json.dumps([job.key for job, _ in pairs]), encoding="utf-8")
+                ready.append((job, items, *prepared))
+        self.taken.write_text(json.dumps([job.key for job, *_ in ready]), encoding="utf-8")
         gc.collect()
         gc.freeze()
-        self.run(pairs)
+        lanes: list[int] = []
+        try:
+            for number in range(min(self.processes, len(ready))):
+                lanes.append(self._lane(session.config, ready[number :: self.processes]))
+            while lanes:
+                _, status = os.waitpid(lanes[0], 0)
+                del lanes[0]
+                if status:
+                    raise RuntimeError(f"a process that ran tests ended with status {status}")
+        finally:
+            for lane in lanes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(lane, signal.SIGTERM)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(lane, 0)
         return True
 
-    def _body(
-        self, session: pytest.Session, job: Any, items: list[pytest.Item], function: FunctionType, code: CodeType
-    ) -> Callable[[], int]:
-        """What the process of one job does."""
-
-        def body() -> int:
-            self.forked = True
-            before = self.log.stat()
-            for stream in range(3, 64):  # pytest's own copies of the streams follow those of this process
-                with contextlib.suppress(OSError):
-                    if os.path.samestat(os.fstat(stream), before):
-                        os.dup2(1, stream)
-            function.__code__ = code
-            adopt(session.config, Path(job.variables["SHARED_WORKSPACE"]), job.until)
-            session.items[:] = items
-            with contextlib.suppress(session.Interrupted, session.Failed):
-                session.config.hook.pytest_runtestloop(session=session)
-            status = int(bool(session.testsfailed))
-            session.config.hook.pytest_sessionfinish(session=session, exitstatus=status)
-            return status
-
-        return body
+    def _lane(self, config: pytest.Config, ready: list[Ready]) -> int:
+        """Starts a process that runs these jobs one after another, and returns its number."""
+        child = os.fork()
+        if child:
+            return child
+        code = 3
+        try:
+            for job, items, function, changed in ready:
+                signal.alarm(math.ceil(job.limit))  # it ends this process; the tests' own processes have their limits
+                started = time.monotonic()
+                right, function.__code__ = function.__code__, changed
+                adopt(config, Path(job.variables["SHARED_WORKSPACE"]), job.until)
+                for item in items:
+                    config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+                    if config.stash[SETTING].told:
+                        break
+                function.__code__ = right
+                self.tell(job, recorder.taken(), time.monotonic() - started)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def _is(item: pytest.Item, test: str) -> bool:

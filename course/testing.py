@@ -34,11 +34,14 @@ class Setting:
     exercises: list[Exercise] = dataclasses.field(default_factory=list)
     limit: float = LIMIT
     late: int = 0  # tests that did not end in time
+    loops: set[str] = dataclasses.field(default_factory=set)  # exercises, by key, in which a late test was seen
+    told: bool = False  # a failure said what --until waits for
 
-    @property
-    def patience(self) -> float:
-        """Seconds for the next test: less after two loops, so that one in the engine's heart does not take minutes."""
-        return self.limit if self.late < 2 else self.limit / 4
+    def patience(self, judges: set[str]) -> float:
+        """Seconds for the next test, which judges these exercises; less after a loop, so that one in the engine's heart
+        does not take minutes: at first for tests of the exercise it was seen in, after two loops for every test."""
+        again = bool(judges & self.loops)
+        return self.limit / (10 if again and self.late >= 2 else 4 if again or self.late >= 2 else 1)
 
 
 SETTING = pytest.StashKey[Setting]()
@@ -53,6 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--time-limit", metavar="S", type=float, default=LIMIT, help=text)
     text = "do not look for broken files in the workspace first"
     group.addoption("--no-preflight", action="store_true", help=text)
+    text = "end with the first sprint's test that does not end in time"
+    group.addoption("--until-late", action="store_true", help=text)
     group.addoption("--until", metavar="TEXT", help="end with the first failure of a sprint's test that says TEXT")
 
 
@@ -84,10 +89,10 @@ def adopt(config: pytest.Config, folder: Path, until: str = "") -> None:
     """Go on as a run of pytest on the workspace `folder`, what it changes being in place, that ends with a failure
     which says `until`."""
     os.environ[VARIABLE] = str(folder)
-    setting = config.stash[SETTING]
-    workspace = setting.workspace = Workspace(folder)
-    if workspace.record["exercises"]:
-        setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
+    workspace = Workspace(folder)
+    sprints = load_sprints() if workspace.record["exercises"] else []
+    begun = [exercise for sprint in sprints for exercise in sprint.exercises if workspace.started(exercise)]
+    config.stash[SETTING] = Setting(workspace, exercises=begun, limit=config.getoption("--time-limit"))
     config.option.until = until or None
 
 
@@ -252,13 +257,18 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if not setting.limit or item.config.option.usepdb or item.config.option.trace:
         return None  # a debugger needs the terminal, and time
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in isolation.run(item, nextitem, setting.patience):
-        setting.late += hasattr(report, "late")
+    for report in isolation.run(item, nextitem, setting.patience({exercise.key for exercise in judged(item)})):
         if report.failed and not hasattr(report, "exercises"):  # it never came to writing a report of its own
             _explain(item, report, getattr(report, "frames", []))
+        if hasattr(report, "late"):
+            setting.late += 1
+            setting.loops.update(getattr(report, "exercises", []))
+            if item.config.getoption("--until-late"):
+                item.session.shouldstop = "a test did not end in time"
         item.ihook.pytest_runtest_logreport(report=report)
         until = item.config.getoption("--until")
         if until and report.failed and until in report.longreprtext:
+            setting.told = True
             item.session.shouldstop = f"a test said {until!r}"
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True

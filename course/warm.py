@@ -3,8 +3,9 @@
 `run` starts `python -m course.warm`, which imports NumPy, Numba, scikit-learn and pytest, but never `shared`, and forks
 a child per job; the child imports `shared` as the job's variables say. Where processes cannot fork, jobs start cold.
 
-Jobs that differ from the reference in one function need not even import `shared`: such jobs share a stage, a process
-that has imported the reference and collected the tests; its children put the function in place (course/grafting.py).
+Jobs that differ from the reference in one function need not even import `shared`, nor a process of their own: such jobs
+share a stage, a process that has imported the reference and collected the tests. It puts the function of one after
+another in place (course/grafting.py) and forks for each test alone.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from .environment import THREADS, environment
+from .files import locked
 from .grafting import Graft
 from .sprints import ROOT, CourseError
 
-PRELOADED = ("numpy", "pytest", "hypothesis", "sklearn.datasets", "numba", "tqdm")
+PRELOADED = ("numpy", "pytest", "hypothesis")
+# Not in a stage, whose many forks take three times as long with them; its jobs, on the formulas, need none of them.
+HEAVY = ("sklearn.datasets", "numba", "tqdm")
 OPTIONS = ("-q", "-p", "course.recorder", "-p", "no:cacheprovider", "--tb=short", "--no-header")
 
 
@@ -116,31 +120,36 @@ def serve(processes: int) -> None:
     read = json.load(sys.stdin)
     jobs = [Job(**{**job, "graft": Graft(**job["graft"]) if job["graft"] else None}) for job in read]
     if hasattr(os, "fork"):
-        for name in PRELOADED:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(name)
-        gc.collect()
-        gc.freeze()  # a child that collects garbage would otherwise copy every page of what was imported
+        _preload(PRELOADED)
         stages: dict[Any, list[Job]] = {}
         for job in jobs:
             if job.graft:
                 stages.setdefault(job.stage, []).append(job)
         done = {key for group in stages.values() for key in _staged(group, processes)}
         jobs = [job for job in jobs if job.key not in done]
-    work([(job, None) for job in jobs], processes, sys.stdout)
+        _preload(HEAVY if jobs else ())
+    work(jobs, processes)
 
 
-def work(jobs: list[tuple[Job, Callable[[], int] | None]], processes: int, out: TextIO) -> None:
-    """Runs jobs, `processes` at a time; what a job does in its process is pytest's own main unless given."""
-    running: dict[Any, Run] = {}
+def _preload(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a child that collects garbage would otherwise copy every page of what was imported
+
+
+def work(jobs: list[Job], processes: int) -> None:
+    """Runs jobs, each in a process of its own, `processes` at a time."""
+    running: dict[str, Run] = {}
     try:
         while jobs or running:
             while jobs and len(running) < processes:
-                one = Run(*jobs.pop(0))
-                running[one.key] = one
+                one = Run(jobs.pop(0))
+                running[one.job.key] = one
             for key, one in list(running.items()):
                 if one.ended():
-                    print(json.dumps(asdict(one.result())), file=out, flush=True)
+                    print(json.dumps(asdict(one.result())), flush=True)
                     del running[key]
             time.sleep(0.005)
     finally:
@@ -157,6 +166,13 @@ def _staged(jobs: list[Job], processes: int) -> set[str]:
             code = 3
             try:
                 out = os.fdopen(os.dup(1), "w")
+
+                def tell(job: Job, tests: dict[str, Any], seconds: float) -> None:
+                    failed = any(test["outcome"] == "failed" for test in tests.values())
+                    result = Result(job.key, tests, int(failed), round(seconds, 3), "", True)
+                    with locked(log):  # others write to the same pipe
+                        print(json.dumps(asdict(result)), file=out, flush=True)
+
                 _redirect(log)
                 os.environ.update(jobs[0].variables, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
                 del os.environ["SHARED_WORKSPACE"]
@@ -166,8 +182,7 @@ def _staged(jobs: list[Job], processes: int) -> set[str]:
 
                 files = sorted({test.partition("::")[0] for job in jobs for test in job.tests})
                 arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *jobs[0].options, "--reference", *files]
-                stage_of = Stage(jobs, taken, log, lambda pairs: work(pairs, processes, out))
-                code = int(pytest.main(arguments, plugins=[stage_of]))
+                code = int(pytest.main(arguments, plugins=[Stage(jobs, taken, processes, tell)]))
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -198,10 +213,10 @@ def _redirect(log: Path) -> None:
 
 
 class Run:
-    """A job under way; `body` is what its process does, where that is not pytest's own main."""
+    """A job under way in a process of its own."""
 
-    def __init__(self, job: Job, body: Callable[[], int] | None = None):
-        self.job, self.key, self.started, self.grafted = job, job.key, time.monotonic(), body is not None
+    def __init__(self, job: Job):
+        self.job, self.started = job, time.monotonic()
         self.folder = tempfile.TemporaryDirectory(prefix="course-")
         self.report, self.log = Path(self.folder.name) / "report.json", Path(self.folder.name) / "log"
         self.exit_code: int | None = None
@@ -228,7 +243,7 @@ class Run:
                 os.environ.update(variables)
                 import pytest
 
-                code = body() if body else int(pytest.main(arguments))
+                code = int(pytest.main(arguments))
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -268,7 +283,7 @@ class Run:
         tests = json.loads(self.report.read_text(encoding="utf-8")) if self.report.exists() else {}
         output = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         self.folder.cleanup()
-        return Result(self.job.key, tests, self.exit_code, seconds, output, self.grafted)
+        return Result(self.job.key, tests, self.exit_code, seconds, output)
 
 
 if __name__ == "__main__":

@@ -129,8 +129,9 @@ class Practice:
             'pytest_plugins = ["course.testing"]\n\n\ndef pytest_configure():\n    import shared\n'
         )
         warm = (root / "course" / "warm.py").read_text()
-        assert '"sklearn.datasets", ' in warm
-        quick = re.sub(r"PRELOADED = \(.*\)", 'PRELOADED = ("numpy", "pytest")', warm)
+        assert 'HEAVY = ("sklearn.datasets", ' in warm
+        quick = re.sub(r"HEAVY = \(.*\)", "HEAVY = ()", warm)
+        quick = re.sub(r"PRELOADED = \(.*\)", 'PRELOADED = ("numpy", "pytest")', quick)
         (root / "course" / "warm.py").write_text(quick)
         shutil.copy(ROOT / "pyproject.toml", root)
         settings = (root / "pyproject.toml").read_text()

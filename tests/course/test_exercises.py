@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from course import outcomes
+from course import certify, outcomes
 from course.sprints import CourseError, Exercise, load_sprints
 from course.workspace import Workspace
 
@@ -224,6 +225,18 @@ def test_check_of_one_exercise_runs_and_records_only_that(fresh) -> None:
     assert "from wrong" in fresh.run("course", "check", "01", "2", "--verbose").stdout
     done = fresh.run("course", "check", "01", "18")
     assert done.returncode == 1 and "Sprint 01 has no exercise 18" in done.stderr
+
+
+def test_an_exercise_is_judged_by_all_its_tests_but_those_behind_one_that_did_not_end(fresh) -> None:
+    folder = solved(fresh, loop="while True:\n    x += 1", wrong="return x + 2")
+    sprint = load_sprints(fresh.root)[0]
+    by_id = {exercise.id: exercise for exercise in sprint.exercises}
+    chosen = [dataclasses.replace(by_id[name], milestones=(name, "right")) for name in ("loop", "wrong")]
+    found = certify.certify(sprint, Workspace(folder, fresh.root), chosen, fresh.root, limit=0.5)
+    loop, wrong = found.verdicts
+    assert [loop.standing, wrong.standing] == ["failing", "failing"]
+    assert "did not end within 0.5 s: an endless loop? It was in `loop`" in loop.message
+    assert "1 failed in" in loop.output and "1 failed, 1 passed in" in wrong.output
 
 
 def test_check_of_an_unwritten_exercise_sends_to_it_and_not_to_the_first(fresh) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import json
 import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from course import mutants
+from course import mutants, stage, warm
 from course.grafting import Graft, imported_function
 from course.sprints import load_sprints
 
@@ -160,3 +163,95 @@ def test_grafted_bugs_die_of_the_same_tests_with_the_same_messages_as_imported_o
     expected = fates(grafted=False)
     assert all(killers for _, _, killers, _ in expected)
     assert fates(grafted=True) == expected
+
+
+# ---------------------------------------------------------------- one process for many bugs
+
+
+def one(x):
+    return 1
+
+
+def other(x):
+    return 1
+
+
+class Changed:
+    """A graft that is ready: `function` returns `number` in its place."""
+
+    def __init__(self, function, number):
+        self.function, self.code = function, eval(f"lambda x: {number}").__code__
+
+    def prepared(self):
+        return self.function, self.code
+
+
+@pytest.fixture
+def staged(tmp_path, monkeypatch):
+    """A function that runs a stage on jobs, {key: graft}; a test writes down what both functions return."""
+    monkeypatch.delenv("SHARED_WORKSPACE", raising=False)  # and puts it back behind the test
+    told = tmp_path / "told"
+
+    def run(jobs, processes=1, tell=lambda job: None, tests=("a::test", "b::test")):
+        def protocol(item, nextitem):
+            with told.open("a") as file:
+                print(item.nodeid, one(0), other(0), config.option.until, file=file)
+            config.stash[stage.SETTING].told = item.nodeid == "a::test" and config.option.until == "a"
+
+        hook = SimpleNamespace(pytest_runtest_protocol=protocol)
+        config = SimpleNamespace(stash={}, option=SimpleNamespace(), getoption=lambda name: 10.0, hook=hook)
+        items = [SimpleNamespace(nodeid=node) for node in tests]
+        session = SimpleNamespace(testsfailed=0, items=items, config=config)
+        made = []
+        for key, graft in jobs.items():
+            variables = {"SHARED_WORKSPACE": str(tmp_path / key)}
+            made.append(SimpleNamespace(key=key, tests=tests, graft=graft, variables=variables, limit=20, until=key))
+        plugin = stage.Stage(made, tmp_path / "taken", processes, lambda job, found, seconds: tell(job))
+        try:
+            plugin.pytest_runtestloop(session)
+        finally:
+            gc.unfreeze()
+        return told.read_text().splitlines(), json.loads((tmp_path / "taken").read_text())
+
+    return run
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a stage needs processes that fork")
+
+
+@needs_fork
+def test_bugs_that_share_a_process_meet_the_right_code_of_all_functions_but_their_own(staged):
+    lines, taken = staged({"a": Changed(one, 2), "b": Changed(other, 3), "c": Changed(one, 4)})
+    assert lines == ["a::test 2 1 a", *("a::test 1 3 b", "b::test 1 3 b"), *("a::test 4 1 c", "b::test 4 1 c")]
+    assert taken == ["a", "b", "c"] and (one(0), other(0)) == (1, 1)
+
+
+@needs_fork
+def test_what_cannot_be_grafted_is_left_to_others(staged):
+    lines, taken = staged({"a": Changed(one, 2), "b": SimpleNamespace(prepared=lambda: None)})
+    assert lines == ["a::test 2 1 a"] and taken == ["a"]
+
+
+@needs_fork
+def test_a_process_of_a_stage_that_ends_before_its_jobs_are_done_is_an_error(staged):
+    with pytest.raises(RuntimeError, match="a process that ran tests ended with status"):
+        staged({"b": Changed(one, 2), "c": Changed(other, 2)}, 2, lambda job: os._exit(7) if job.key == "c" else None)
+
+
+def test_the_test_that_killed_a_bug_before_comes_first(monkeypatch):
+    sprint = load_sprints()[0]
+    chosen = [m for m in mutants.load(sprint) if len(mutants.tests_of(sprint, m.exercise)) > 1][:2]
+    tests = [mutants.tests_of(sprint, m.exercise) for m in chosen]
+    last = {m.name: {"killed_by": [of[-1].rpartition("::")[2] + "[case]"]} for m, of in zip(chosen, tests, strict=True)}
+    monkeypatch.setattr(mutants, "board", lambda sprint: last)
+    seen = []
+
+    def run(jobs, processes):
+        seen.append([job.tests for job in jobs])
+        for job in jobs:
+            yield warm.Result(job.key, {job.tests[0]: {"outcome": "passed", "message": ""}}, 0, 0.0, "")
+
+    monkeypatch.setattr(warm, "run", run)
+    mutants.run(chosen)
+    mutants.run(chosen, anew=True)
+    assert seen == [[(of[-1], *of[:-1]) for of in tests], tests]

@@ -324,6 +324,51 @@ def test_after_two_loops_the_next_tests_have_less_time(practice, tmp_path: Path)
     assert seconds == ["0.8", "0.8", "0.2"]
 
 
+def test_after_a_loop_in_an_exercise_its_other_tests_have_less_time(practice, tmp_path: Path) -> None:
+    bodies = {"loop": "while x:\n    pass", "second": "import time\ntime.sleep(0.4)\nreturn x + 1"}
+    folder = practice.workspace(tmp_path / "workspace", bodies)
+    tests = practice.folder / "tests" / "test_milestone.py"
+    text = tests.read_text()
+    four = '@pytest.mark.parametrize("number", range(4))\ndef test_loop(number):'
+    assert "def test_loop():" in text
+    tests.write_text(text.replace("def test_loop():", four))
+    try:
+        options = (f"--workspace={folder}", "--no-preflight", "--time-limit=1")
+        run = pytest_of(practice, *options, "-k", "loop or right")
+        only = pytest_of(practice, *options, "-k", "right or loop or after or second", "--until-late")
+    finally:
+        tests.write_text(text)
+    assert re.findall(r"did not end within (\S+) s", run.output)[:4] == ["1", "0.25", "0.1", "0.1"]
+    assert run.outcomes["right"] == "PASSED" and "4 failed, 1 passed" in run.output
+    assert "1 failed, 1 passed" in only.output and "a test did not end in time" in only.output
+
+
+@pytest.mark.parametrize(
+    "late, loops, judges, seconds",
+    [
+        (0, set(), {"a"}, 10),
+        (1, {"a"}, {"b"}, 10),
+        (1, {"a"}, {"a", "b"}, 2.5),
+        (1, set(), set(), 10),
+        (2, {"a"}, {"b"}, 2.5),
+        (2, set(), {"a"}, 2.5),
+        (2, {"a"}, {"a"}, 1),
+    ],
+)
+def test_patience_is_shortest_with_tests_of_an_exercise_that_has_looped(late, loops, judges, seconds) -> None:
+    assert testing.Setting(limit=10, late=late, loops=loops).patience(judges) == seconds
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_asked_where_it_is_ends_with_that(practice, tmp_path: Path) -> None:
+    folder = practice.workspace(tmp_path / "workspace", {"loop": NOT_REACHED["loop"]})
+    (practice.root / "patient.py").write_text("from course import isolation\nisolation.GRACE = 60\n")
+    started = time.monotonic()
+    run = pytest_of(practice, f"--workspace={folder}", "--no-preflight", "--time-limit=0.5", "-p", "patient", "-k", "test_loop")  # fmt: skip
+    assert "It was in `loop`" in run.failures["loop"]
+    assert time.monotonic() - started < 50, "it was waited for"
+
+
 def test_the_alarm_leaves_the_handler_as_it_found_it() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(isolation.TimeLimit, match="within 0.05 s"):
