@@ -17,10 +17,11 @@ import gradio as gr  # noqa: E402
 
 from . import attention, coloring, session  # noqa: E402
 from .models import MOST, ModelError, Reader, Shelf, Source  # noqa: E402
-from .strategies import AGAINST_REPETITION, BEAM_SEARCH, DEFAULT, PARAMETERS, STRATEGIES, Settings  # noqa: E402
+from .strategies import AGAINST_REPETITION, BEAM_SEARCH, DEFAULT, PARAMETERS, STRATEGIES, Settings, whole  # noqa: E402
 from .turns import Stops, Turns  # noqa: E402
 
 STYLE = Path(__file__).with_name("style.css")
+MOST_SEED, MOST_SHOWN = 2**32 - 1, 128
 PAUSE = 0.08  # seconds between two updates of a text: a browser draws no faster than people read
 FONTS: dict[str, Any] = {  # of the system: nothing is loaded from anywhere
     "font": ["system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"],
@@ -81,10 +82,9 @@ class Handlers:
             self.stops.end(str(request.session_hash), stopped)
 
     def _settings(self, source: Source, strategy: str, most: Any, seed: Any, values: tuple) -> Settings:
-        number = int(most or 0)
-        if not 1 <= number <= source.most:
-            raise ValueError(f"Number of tokens: expected 1 to {source.most}, but got {number}.")
-        return Settings(strategy, dict(zip(PARAMETERS, values, strict=True)), number, int(seed or 0))
+        number = whole("Number of tokens", most, 1, source.most)
+        seed = whole("Seed", 0 if seed is None else seed, 0, MOST_SEED)
+        return Settings(strategy, dict(zip(PARAMETERS, values, strict=True)), number, seed)
 
     def _tokens(self, reader: Reader, prompt: str, ids: list[int], settings: Settings, stopped: Any) -> Iterator[tuple]:
         choices: list[session.Choice] = []
@@ -150,19 +150,22 @@ class Handlers:
         chosen = STRATEGIES[strategy]
         return [coloring.note(chosen.sentence), *(gr.Slider(visible=name in chosen.parameters) for name in TOP)]
 
-    def attention(self, written: dict | None, layer: float, head: float, shown: float) -> str:
+    def attention(self, written: dict | None, layer: Any, head: Any, shown: Any) -> str:
         """The map of a head, for the prompt and what was written after it."""
         if not written:
             return coloring.note("Write something first: the map is of the prompt and the text.")
         try:
             reader = self.shelf.get(written["model"])
             ids = written["ids"]
+            config = reader.model.config
+            layer, head = whole("Layer", layer, 1, config.n_layer), whole("Head", head, 1, config.n_head)
+            shown = whole("Tokens shown", shown, 1, MOST_SHOWN)
             if len(ids) > reader.block_size:  # the last token was chosen, but never read
                 ids = ids[:-1][-reader.block_size :]
             with self.turns:
-                weights = attention.weights(reader.model, ids, int(layer) - 1, int(head) - 1)
+                weights = attention.weights(reader.model, ids, layer - 1, head - 1)
             labels = [session.label(reader.tokenizer, i) for i in ids]
-            return attention.draw(weights, labels, int(layer) - 1, int(head) - 1, int(shown))
+            return attention.draw(weights, labels, layer - 1, head - 1, shown)
         except Exception as error:
             return explain(error)
 
@@ -234,7 +237,7 @@ def build(shelf: Shelf) -> gr.Blocks:
                         with gr.Row():
                             layer = gr.Slider(1, 64, 1, step=1, label="Layer", elem_id="layer", min_width=140)
                             head = gr.Slider(1, 64, 1, step=1, label="Head", elem_id="head", min_width=140)
-                            shown = gr.Slider(8, 128, 32, step=8, label="Tokens shown", min_width=140)
+                            shown = gr.Slider(8, MOST_SHOWN, 32, step=8, label="Tokens shown", min_width=140)
                         picture = gr.HTML(elem_id="attention")
                     with gr.Tab("Plain text", id="plain"):
                         plain = gr.Textbox(
@@ -259,7 +262,7 @@ def build(shelf: Shelf) -> gr.Blocks:
                         info="The same seed draws the same text.",
                         precision=0,
                         minimum=0,
-                        maximum=2**32 - 1,
+                        maximum=MOST_SEED,
                         elem_id="seed",
                         min_width=120,
                     )

@@ -34,6 +34,15 @@ class Parameter:
         return int(number)
 
 
+def whole(label: str, value: Any, minimum: int, maximum: int) -> int:
+    """The value as a whole number; ValueError that names it.
+
+    >>> whole("Layer", 2.0, 1, 4)
+    2
+    """
+    return int(Parameter("", label, "", minimum, maximum, 1, minimum).read(value))
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A way to choose, in a sentence, and the names of its parameters."""

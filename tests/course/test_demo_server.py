@@ -22,6 +22,8 @@ from tests.course import demo_models
 if importlib.util.find_spec("gradio") is None:
     pytest.skip("needs Gradio: python -m course setup --extra demo", allow_module_level=True)
 
+from course.demo import app  # noqa: E402
+
 DEFAULTS = [p.default for p in PARAMETERS.values()]
 
 
@@ -114,6 +116,23 @@ def test_wrong_requests_are_refused_in_words(address: str, changes: dict, said: 
     except Exception as error:  # Gradio itself refuses what its components cannot hold
         note = str(error)
     assert said in note
+
+
+@pytest.mark.parametrize("value", [None, "many", 2.5, 600, 0, float("inf"), float("nan"), [1]])
+def test_numbers_that_are_none_are_named_and_no_mistake_of_the_program(shelf, value) -> None:
+    """A box that somebody has emptied gives None."""
+    on, source = app.Handlers(shelf), shelf.sources[demo_models.BYTES]
+    with pytest.raises(ValueError, match="Number of tokens: expected "):
+        on._settings(source, "Sampling", value, 0, tuple(DEFAULTS))
+    if value not in (None, 0, 600):
+        with pytest.raises(ValueError, match="Seed: expected "):
+            on._settings(source, "Sampling", 5, value, tuple(DEFAULTS))
+    assert on._settings(source, "Sampling", 5, None, tuple(DEFAULTS)).seed == 0
+    written = {"model": demo_models.BYTES, "ids": [1, 2, 3]}
+    assert "Layer: expected " in on.attention(written, value, 1, 32)
+    assert "Head: expected " in on.attention(written, 1, value, 32)
+    if value != 600:
+        assert "Tokens shown: expected " in on.attention(written, 1, 1, value)
 
 
 def test_only_generate_can_be_called_from_outside(address: str) -> None:
