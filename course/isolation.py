@@ -99,19 +99,26 @@ def _shortened(text: str, most: int = 10_000) -> str:
 
 
 def _wait(child: int, started: float, limit: float) -> int | None:
-    """The child's exit status, or None where its time was up; nothing it started outlives it."""
+    """The child's exit status, or None where its time was up; nothing it started outlives it.
+
+    Time in which this process did not run either, as on a machine that stood still, is not the child's.
+    """
     pause, asked, deadline = 0.001, False, started + limit
+    lost, last = 0.0, time.monotonic()
     try:
         while True:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 return None if asked else status
-            if time.monotonic() > deadline + GRACE * (BUSY if deadline > started + limit else 1):
+            lost += max(0.0, time.monotonic() - last - pause - 0.1)
+            last = time.monotonic()
+            now = last - lost
+            if now > deadline + GRACE * (BUSY if deadline > started + limit else 1):
                 return None
-            if not asked and time.monotonic() > deadline:
+            if not asked and now > deadline:
                 used = _cpu_seconds(child)
                 computes = used < limit and (used > limit / BUSY or _wants_to_run(child))
-                if computes and time.monotonic() < started + BUSY * limit:
+                if computes and now < started + BUSY * limit:
                     deadline += 0.1
                 else:
                     os.kill(child, signal.SIGUSR1)  # it notes where it is, and ends
