@@ -22,7 +22,6 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import run
 import timing
 
@@ -32,6 +31,8 @@ TARGET = 0.65
 
 def prepare(folder):
     """The text's characters as ids for both libraries, train.npy and val.npy; returns how many there are."""
+    import numpy as np
+
     import shared
 
     train, val = shared.data.load("tinyshakespeare", progress=False)
@@ -42,6 +43,8 @@ def prepare(folder):
 
 def ours(settings, sizes, folder, seed):
     """The losses measured on the validation text, by update."""
+    import numpy as np
+
     import shared
     from shared.models import GPT, GPTConfig
     from shared.training import LMConfig, Trainer
@@ -55,6 +58,7 @@ def ours(settings, sizes, folder, seed):
 
 def theirs(settings, sizes, folder, seed):
     """The same, with nanoGPT's loop."""
+    import numpy as np
     import torch
     from nanogpt import GPT
     from torch.nn import functional as F

@@ -18,9 +18,10 @@ from shared import overlay as _overlay
 
 _overlay.install()  # first of all: it decides whose modules the imports below find
 
-from shared.arrays import memory as _memory  # isort: skip
+from shared.arrays import memory as _memory, threads as _threads  # isort: skip
 
 _memory.keep_freed_memory()
+_threads.let_blas_threads_sleep()  # NumPy's BLAS reads it when it is loaded
 
 from numpy import dtype
 
