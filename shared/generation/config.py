@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.arrays.dtypes import bfloat16, float16
 from shared.generation import processors
 from shared.nn import functional as F
 from shared.ops import multinomial
@@ -103,12 +104,15 @@ def process(logits: Tensor, seen: processors.Rows, new: processors.Rows, config:
     In this order, that of Hugging Face's transformers: logit bias, repetition penalty, (presence, frequency, which it
     does not have,) n-grams; and where tokens are drawn, temperature, top-k, top-p, min-p. So penalties do not depend on
     the temperature, and what top-p keeps does. Each of the last three sees what those before it left, renormalised.
-    `seen` and `new` are B lists of ids each: the whole text of a row, and its new tokens.
+    `seen` and `new` are B lists of ids each: the whole text of a row, and its new tokens. Logits of 16 bits become
+    float32 first: rounded to theirs, a small penalty would be none.
 
     >>> from shared.ops import tensor
     >>> process(tensor([[1.0, 2.0, 4.0]]), [[2]], [[]], GenerationConfig(temperature=0.5, top_k=2)).tolist()
     [[-inf, 4.0, 8.0]]
     """
+    if logits.dtype in (float16, bfloat16):
+        logits = logits.float()
     if config.logit_bias:
         logits = processors.logit_bias(logits, config.logit_bias)
     if config.repetition_penalty != 1:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+from shared.arrays.dtypes import bfloat16, float16
 from shared.autograd import no_grad
 from shared.nn import functional as F
 from shared.ops import tensor, where
@@ -20,7 +21,8 @@ def logits_of(model: Any, ids: Ids) -> tuple[Tensor, Tensor]:
 
     One forward pass without gradients, in eval mode; the model is afterwards in the mode in which it came. `model`
     makes logits (B, T, V) of ids (B, T). ValueError where there is no id, or where there are more than
-    `model.config.block_size`, if the model has that; TypeError for ids that are no integers.
+    `model.config.block_size`, if the model has that; TypeError for ids that are no integers. Logits
+    of 16 bits become float32.
     """
     ids = ids if isinstance(ids, Tensor) else tensor(list(ids))
     longest = getattr(getattr(model, "config", None), "block_size", math.inf)
@@ -34,7 +36,8 @@ def logits_of(model: Any, ids: Ids) -> tuple[Tensor, Tensor]:
         model.eval()
     try:
         with no_grad():
-            return model(ids.unsqueeze(0))[0], ids
+            logits = model(ids.unsqueeze(0))[0]
+            return logits.float() if logits.dtype in (float16, bfloat16) else logits, ids
     finally:
         if was_training:
             model.train()

@@ -164,7 +164,9 @@ def save_pretrained(model: GPT, folder: str | os.PathLike, tokenizer: ByteLevelB
     With `tokenizer` also its files, in place of those of another one, THEIR_TOKENIZER too. The weights have Hugging
     Face's names and shapes, a tied head is left out, and the same weights give the same bytes. All files are written
     under other names first and take the place of the old ones when they are complete and on the disk: where that fails
-    (a full disk), the folder stays as it was. ValueError for a config that has no counterpart there.
+    (a full disk), the folder stays as it was. A process that is killed between two of these moves leaves new weights
+    beside the old config; `load_pretrained` refuses them where they do not fit together. ValueError for a config that
+    has no counterpart there.
     """
     settings = config_to_hugging_face(model.config)
     theirs = to_hugging_face(model.state_dict(), model.config)

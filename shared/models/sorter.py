@@ -62,11 +62,13 @@ def decode_tensor(entry: Mapping[str, Any]) -> Tensor:
 def sort_letters(model: GPT, words: list[str]) -> list[str]:
     """What the sorter makes of words of six letters A, B, C: the likeliest letter, six times.
 
-    ValueError for other words. With the sorter, `sort_letters(model, ["CBABBC"])` is ["ABBBCC"].
+    ValueError for other words; of none it makes none. With the sorter, `sort_letters(model, ["CBABBC"])` is ["ABBBCC"].
     """
     for word in words:
         if len(word) != LENGTH or not set(word) <= set(LETTERS):
             raise ValueError(f"sort_letters: expected {LENGTH} letters of {LETTERS}, but got {word!r}")
+    if not words:
+        return []
     ids = tensor([[LETTERS.index(letter) for letter in word] for word in words])
     sorted_ids = model.generate(ids, LENGTH, temperature=0)[:, LENGTH:]
     return ["".join(LETTERS[i] for i in row) for row in sorted_ids.tolist()]

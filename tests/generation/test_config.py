@@ -123,6 +123,17 @@ def test_a_setting_alone_is_its_function(field):
     assert process(logits, seen, new, GenerationConfig(**{field: value})).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("dtype", [shared.bfloat16, shared.float16])
+def test_in_16_bits_small_penalties_and_temperatures_are_not_rounded_away(dtype):
+    logits = shared.tensor([[20.0, 20.0, 24.0]]).to(dtype)
+    changed = process(logits, [[0]], [[0]], GenerationConfig(presence_penalty=0.001)).tolist()[0]
+    assert changed == pytest.approx([19.999, 20.0, 24.0], abs=1e-5)
+    changed = process(logits, [[0]], [[0]], GenerationConfig(temperature=0.999)).tolist()[0]
+    assert changed == pytest.approx([20 / 0.999] * 2 + [24 / 0.999], rel=1e-6)
+    assert process(logits, [[]], [[]], GenerationConfig()).dtype == shared.float32
+    assert process(logits.double(), [[]], [[]], GenerationConfig()).dtype == shared.float64
+
+
 def test_all_together_come_in_the_documented_order():
     logits, seen, new = given()
     config = GenerationConfig(**{field: value for field, (value, _) in ON.items()})

@@ -173,6 +173,17 @@ def test_ids_that_are_no_integers_are_refused(measure, ids):
         measure(bigrams(TABLE), ids)
 
 
+@pytest.mark.parametrize("dtype", [shared.bfloat16, shared.float16])
+def test_a_model_of_16_bits_is_measured_in_32(dtype):
+    shared.manual_seed(0)
+    model, ids = shared.nn.Embedding(50, 50).to(dtype), list(range(50))
+    logits = model.weight.detach().float().numpy().astype(float)
+    logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    wanted = -logp[np.arange(49), np.arange(1, 50)] / math.log(2)
+    np.testing.assert_allclose(surprise(model, ids).numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(entropy(model, ids).numpy(), -(np.exp(logp) * logp).sum(1) / math.log(2), rtol=1e-5)
+
+
 def test_integers_of_any_kind_are_ids():
     wanted = surprise(bigrams(TABLE), [0, 2, 0, 1]).tolist()
     for kind in ("uint8", "int16", "int32"):

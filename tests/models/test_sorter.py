@@ -45,6 +45,7 @@ def test_all_words_are_sorted(sorter):
 def test_other_words_are_errors(word):
     with pytest.raises(ValueError, match=f"6 letters of ABC, but got {word!r}"):
         sort_letters(GPT(GPTConfig.preset("toy")), ["AAAAAA", word])
+    assert sort_letters(GPT(GPTConfig.preset("toy")), []) == []
 
 
 def test_transformers_reproduces_the_logits_too(sorter):
