@@ -211,12 +211,14 @@ def threads(count: int | str) -> str:
 def milliseconds(value: float | None) -> str:
     """A time in the unit that reads best.
 
-    >>> milliseconds(0.0123), milliseconds(4.2), milliseconds(None)
-    ('12.3 µs', '4.20 ms', '')
+    >>> milliseconds(0.0123), milliseconds(4.2), milliseconds(92142.03), milliseconds(None)
+    ('12.3 µs', '4.20 ms', '92.1 s', '')
     """
     if value is None:
         return ""
-    return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value >= 10 else f"{value:.2f} ms"
+    unit = "s" if value >= 1000 else "ms" if value >= 0.1 else "µs"
+    value = value / {"s": 1000, "ms": 1, "µs": 0.001}[unit]
+    return f"{value:.3g} {unit}" if value >= 10 or unit == "µs" else f"{value:.2f} {unit}"
 
 
 def number(value: Any) -> str:
