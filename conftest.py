@@ -35,7 +35,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Two OpenMP runtimes in one process disturb each other: PyTorch gets one thread."""
+    """A test that names no seed draws the same on every run, whatever ran before it. PyTorch gets one thread.
+
+    Two OpenMP runtimes in one process disturb each other.
+    """
+    if seed := getattr(sys.modules.get("shared"), "manual_seed", None):
+        seed(20261121)
     if torch := sys.modules.get("torch"):
         if torch.get_num_threads() != 1:
             torch.set_num_threads(1)

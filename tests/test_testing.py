@@ -276,3 +276,13 @@ def passes(check, actual, expected):
     except AssertionError:
         return False
     return True
+
+
+# ---------------------------------------------------------------- tests without a seed
+
+
+def test_what_a_test_draws_without_a_seed_is_the_same_on_every_run():
+    """conftest.py sees to it, whatever ran before: by itself the default generator begins with a seed of the system."""
+    assert shared.initial_seed() == 20261121
+    drawn = shared.rand(3)
+    assert shared.equal(drawn, shared.rand(3, generator=shared.Generator().manual_seed(20261121)))
