@@ -135,7 +135,8 @@ def run(
             first = killers[label].get(mutant.name, ())
             tests = tests_of(mutant.sprint, mutant.exercise)
             tests = tuple(sorted(tests, key=lambda test: test.rpartition("::")[2] not in first))
-            options = ("--no-preflight", f"--time-limit={LIMIT:g}")
+            # Only messages are read: a traceback with the lines around each frame takes long to write.
+            options = ("--no-preflight", f"--time-limit={LIMIT:g}", "--tb=native")
             # Formulas do for tests of a few numbers; loading compiled kernels takes longer than they save.
             variables = {"SHARED_WORKSPACE": str(Path(folder) / key), "SHARED_KERNELS": "reference"}
             graft = Graft(module, sources.split(mutant.target)[1], str(path)) if grafted else None

@@ -79,7 +79,9 @@ class Stage:
         code = 3
         try:
             for job, items, function, changed in ready:
-                signal.alarm(math.ceil(job.limit))  # it ends this process; the tests' own processes have their limits
+                # A net under this process, which a machine that stands still for a while must not fall into; the tests'
+                # own processes have their limits.
+                signal.alarm(10 * math.ceil(job.limit))
                 started = time.monotonic()
                 right, function.__code__ = function.__code__, changed
                 adopt(config, Path(job.variables["SHARED_WORKSPACE"]), job.until)

@@ -25,6 +25,9 @@ VARIABLE, EXCEPTIONS = "SHARED_WORKSPACE", "SHARED_REFERENCE"  # as in shared.ov
 LIMIT = 10.0
 
 
+Span = tuple[Path, range, Exercise]  # a file, lines in it that hold a function, and the exercise it belongs to
+
+
 @dataclasses.dataclass
 class Setting:
     """What this run of pytest tests; `workspace` is None where it is the reference."""
@@ -32,6 +35,7 @@ class Setting:
     workspace: Workspace | None = None
     broken: dict[str, Problem] = dataclasses.field(default_factory=dict)
     exercises: list[Exercise] = dataclasses.field(default_factory=list)
+    spans: list[Span] = dataclasses.field(default_factory=list)  # of these exercises, as they were imported
     limit: float = LIMIT
     late: int = 0  # tests that did not end in time
     loops: set[str] = dataclasses.field(default_factory=set)  # exercises, by key, in which a late test was seen
@@ -74,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         workspace = setting.workspace = Workspace(folder)
         setting.exercises = [e for sprint in load_sprints() for e in sprint.exercises if workspace.started(e)]
+        setting.spans = _spans(workspace, setting.exercises)
     except CourseError as error:
         raise pytest.UsageError(str(error)) from None
     os.environ[VARIABLE] = str(workspace.folder)
@@ -92,7 +97,8 @@ def adopt(config: pytest.Config, folder: Path, until: str = "") -> None:
     workspace = Workspace(folder)
     sprints = load_sprints() if workspace.record["exercises"] else []
     begun = [exercise for sprint in sprints for exercise in sprint.exercises if workspace.started(exercise)]
-    config.stash[SETTING] = Setting(workspace, exercises=begun, limit=config.getoption("--time-limit"))
+    spans, limit = _spans(workspace, begun), config.getoption("--time-limit")
+    config.stash[SETTING] = Setting(workspace, exercises=begun, spans=spans, limit=limit)
     config.option.until = until or None
 
 
@@ -216,15 +222,21 @@ def _advice(workspace: Workspace, exercise: Exercise) -> str:
     )
 
 
-def _blamed(workspace: Workspace, exercises: list[Exercise], frames: list[tuple[str, int]]) -> list[Exercise]:
+def _spans(workspace: Workspace, exercises: list[Exercise]) -> list[Span]:
+    """Where the functions of these exercises stand."""
+    return [
+        (workspace.file(part.module), range(part.line, part.line + len(part.text.splitlines())), exercise)
+        for exercise in exercises
+        for part in workspace.parts(exercise)
+    ]
+
+
+def _blamed(spans: list[Span], frames: list[tuple[str, int]]) -> list[Exercise]:
     """Exercises whose functions the traceback passed through, innermost first; `frames` are (file, line)."""
     found = {}
     for file, line in reversed(frames):
-        for exercise in exercises:
-            for part in workspace.parts(exercise):
-                inside = part.line <= line < part.line + len(part.text.splitlines())
-                if inside and workspace.file(part.module) == Path(file):
-                    found[exercise.key] = exercise
+        path = Path(file)
+        found.update({one.key: one for there, lines, one in spans if line in lines and there == path})
     return list(found.values())
 
 
@@ -302,7 +314,8 @@ def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[st
         return
     kept = os.environ.get(EXCEPTIONS, "").split(",")
     mine = [e for e in setting.exercises if not all(target in kept for target in e.targets)]
-    blamed = _blamed(workspace, mine, frames)
+    spans = [span for span in setting.spans if span[2] in mine]
+    blamed = _blamed(spans, frames)
     started = {exercise.key for exercise in mine}
     candidates = [exercise for exercise in judged(item) if exercise.key in started]
     candidates = [exercise for exercise in candidates if _unusable(setting, exercise)] or candidates
@@ -316,7 +329,7 @@ def _explain(item: pytest.Item, report: pytest.TestReport, frames: list[tuple[st
     if text:
         report.sections.append(("Where to look", text))
     for file, line in reversed(frames):
-        if _blamed(workspace, mine, [(file, line)]):  # the learner's innermost line, not a line copied around it
+        if _blamed(spans, [(file, line)]):  # the learner's innermost line, not a line copied around it
             report.place = f"{workspace.show(Path(file))}:{line}"  # type: ignore[attr-defined]
             break
     report.exercises = [exercise.key for exercise in blamed]  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ from .files import locked
 from .grafting import Graft
 from .sprints import ROOT, CourseError
 
-PRELOADED = ("numpy", "pytest", "hypothesis")
+PRELOADED = ("numpy", "numpy.random", "pytest", "hypothesis", "resource")
 # Not in a stage, whose many forks take three times as long with them; its jobs, on the formulas, need none of them.
 HEAVY = ("sklearn.datasets", "numba", "tqdm")
 OPTIONS = ("-q", "-p", "course.recorder", "-p", "no:cacheprovider", "--tb=short", "--no-header")

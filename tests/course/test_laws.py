@@ -52,7 +52,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, warm.Result]:
         # Each test runs in a process of its own, and loading compiled kernels there takes longer than they save: the
         # formulas do, but where all of the framework is the learner's, as with the reference itself.
         variables = {**made.variables, "SHARED_KERNELS": kernels}
-        jobs.append(warm.Job(name, made.tests, variables, (*made.options, *options), made.limit))
+        # Only messages are read: a traceback with the lines around each frame takes long to write.
+        jobs.append(warm.Job(name, made.tests, variables, (*made.options, *options, "--tb=native"), made.limit))
 
     solved, unwritten = (started(folder / name, SPRINTS[0]) for name in ("solved", "unwritten"))
     for place, sprint in enumerate(SPRINTS):
