@@ -247,11 +247,13 @@ class Trainer:
         return f"--- after {self.step} updates\n{text}\n---"
 
     def save(self) -> None:
-        """Writes a checkpoint, if there is a folder; first of all the log's rows until here are on the disk."""
+        """Writes a checkpoint, if there is a folder; first of all what the log and TensorBoard have until here."""
         if self.folder is None:
             return
         start = perf_counter()
         self.log.flush()
+        if self.board is not None:
+            self.board.flush()
         measured = self.log.measured()
         save_checkpoint(
             self.folder,

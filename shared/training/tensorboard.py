@@ -95,6 +95,11 @@ class TensorBoard(Callback):
         for tag, value in numbers.items():
             self.scalar(tag, value, step)
         if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands what was written to the file, where a process that is killed loses none of it."""
+        if self._writer is not None:
             self._writer.flush()
 
     def _write_hparams(self, numbers: Mapping[str, float]) -> None:
@@ -110,8 +115,7 @@ class TensorBoard(Callback):
         self._hparams_written = True
 
     def after_training(self, model: Module, history: History) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        self.flush()
 
     def close(self) -> None:
         """Writes what is left; a later use starts another file."""

@@ -267,7 +267,7 @@ def cells(practice, *sources: str, **variables: str) -> list[str]:
 
     notebook: nbformat.NotebookNode = new_notebook(cells=[new_code_cell(source) for source in sources])
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SHARED_")}
-    client = NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=60)
+    client = NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=300)
     client.resources = {"metadata": {"path": str(practice.root / "sprints")}}
     client.execute(env={**clean, "PYTHONPATH": str(practice.root), "OMP_NUM_THREADS": "1", **variables})
     texts = []
@@ -382,6 +382,6 @@ def test_processes_that_note_at_the_same_time_lose_nothing(fresh) -> None:
     variables = {**os.environ, "PYTHONPATH": str(fresh.root)}
     command = [sys.executable, "-c", code, str(fresh.root)]
     both = [subprocess.Popen([*command, str(number)], env=variables) for number in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     assert record(fresh) == {one.key: {"hints": 5} for one in exercises(fresh)}
     assert [path.name for path in (fresh.root / "progress").iterdir()] == ["outcomes.json"]

@@ -198,7 +198,7 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(grades, rows):
 def test_earlier_grades_are_never_overwritten(grades, repository):
     command = [sys.executable, "-m", "course", "grade", str(grades.parent / "class"), "--out", str(grades)]
     variables = {**os.environ, "PYTHONPATH": str(repository)}
-    done = subprocess.run(command, cwd=grades, env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=grades, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "holds grades already" in done.stderr
 

@@ -201,6 +201,27 @@ def test_without_tensorboardx_the_remedy_is_named_before_the_training(tmp_path, 
 
 
 @needs_tensorboard
+def test_what_a_checkpoint_has_behind_it_is_in_the_file(tmp_path):
+    """A training that is killed goes on from there, and writes none of it again."""
+    shared.manual_seed(0)
+    config = LMConfig(
+        steps=7, batch_size=2, block_size=4, warmup_steps=2, eval_interval=0, eval_batches=2, checkpoint_interval=3
+    )
+    model = nn.Embedding(5, 5)
+    options = {"optimizer": shared.optim.AdamW(model.parameters()), "progress": False}
+    run = Trainer(model, list(range(5)) * 20, [], config, folder=tmp_path / "a", tensorboard=tmp_path / "b", **options)
+    save, seen = run.save, []
+
+    def saved():
+        save()
+        seen.append(len(curve(read(tmp_path / "b"), "lr")))
+
+    run.save = saved
+    run.train()
+    assert seen == [3, 6, 7]
+
+
+@needs_tensorboard
 def test_a_language_models_updates_and_measurements_and_those_of_a_resumed_training(tmp_path):
     def training(**changes):
         shared.manual_seed(0)
