@@ -208,8 +208,8 @@ class Trainer:
         self._to_board({"loss/train": train, "loss/val": val, "perplexity": row["perplexity"]}, flush=True)
         improved, self.best = val < self.best, min(val, self.best)
         if self.stopping is not None and self.step % self.config.eval_interval == 0:
-            self.stopping.step(val, self.model)
-            self.stopped_by = self.stopped_by or self.used_up()
+            if self.stopping.step(val, self.model):
+                self.stopped_by = self.stopped_by or "patience"
         return improved
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -386,6 +386,9 @@ def test_budgets(monkeypatch):
     assert (run.step, run.stopped_by) == (5, "time budget")
     assert run.log.measured()["step"] == [0, 3, 5], "measured at the end, whatever the interval"
     assert run.tokens_per_second() == 24 / 1.0, "measuring is not counted"
+    run = trainer(steps=100, time_budget=0.5, eval_interval=3, patience=2)
+    run.train()
+    assert (run.step, run.stopped_by) == (1, "time budget"), "whatever is measured before, there is an update"
     run = trainer(steps=100, token_budget=24 * 9 + 5)
     log = run.train()
     assert (run.step, run.stopped_by, log.last("tokens")) == (9, "token budget", 24 * 9)
