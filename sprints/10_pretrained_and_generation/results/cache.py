@@ -303,7 +303,8 @@ def main() -> None:
             costs(large, results),
             "cache_costs",
             alt="Left, both axes logarithmic: the time of one more token rises with the length when all is computed "
-            "anew and stays nearly level with caches. Right: a pass over more tokens takes longer, but less for each token.",
+            "anew and stays nearly level with caches. Right: a pass over more tokens takes longer, but less for each "
+            "token.",
         )
     for name in ("cached_difference", "positions_right_bits", "positions_zero_bits", "bandwidth_gb", "pass_1_gb"):
         print(f"{name:24}{results._metrics[name]['value']:.4g}")
