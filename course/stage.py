@@ -12,9 +12,7 @@ import json
 import math
 import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -23,6 +21,7 @@ from typing import Any
 import pytest
 
 from . import recorder
+from .forking import forked
 from .testing import SETTING, adopt
 
 Ready = tuple[Any, list[pytest.Item], FunctionType, CodeType]  # a job, its tests, a function, its code in this job
@@ -73,11 +72,8 @@ class Stage:
 
     def _lane(self, config: pytest.Config, ready: list[Ready]) -> int:
         """Starts a process that runs these jobs one after another, and returns its number."""
-        child = os.fork()
-        if child:
-            return child
-        code = 3
-        try:
+
+        def run() -> int:
             for job, items, function, changed in ready:
                 # A net under this process, which a machine that stands still for a while must not fall into; the tests'
                 # own processes have their limits.
@@ -91,13 +87,9 @@ class Stage:
                         break
                 function.__code__ = right
                 self.tell(job, recorder.taken(), time.monotonic() - started)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            return 0
+
+        return forked(run)
 
 
 def _is(item: pytest.Item, test: str) -> bool:

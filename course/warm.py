@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 from .environment import THREADS, environment
 from .files import locked
+from .forking import forked
 from .grafting import Graft
 from .sprints import ROOT, CourseError
 
@@ -161,34 +161,28 @@ def _staged(jobs: list[Job], processes: int) -> set[str]:
     """Runs jobs from one stage; returns the keys of those that were run: not what cannot be grafted."""
     with tempfile.TemporaryDirectory(prefix="course-stage-") as folder:
         taken, log = Path(folder) / "taken.json", Path(folder) / "log"
-        stage = os.fork()
-        if stage == 0:
-            code = 3
-            try:
-                out = os.fdopen(os.dup(1), "w")
 
-                def tell(job: Job, tests: dict[str, Any], seconds: float) -> None:
-                    failed = any(test["outcome"] == "failed" for test in tests.values())
-                    result = Result(job.key, tests, int(failed), round(seconds, 3), "", True)
-                    with locked(log):  # others write to the same pipe
-                        print(json.dumps(asdict(result)), file=out, flush=True)
+        def run() -> int:
+            out = os.fdopen(os.dup(1), "w")
 
-                _redirect(log)
-                os.environ.update(jobs[0].variables, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-                del os.environ["SHARED_WORKSPACE"]
-                import pytest
+            def tell(job: Job, tests: dict[str, Any], seconds: float) -> None:
+                failed = any(test["outcome"] == "failed" for test in tests.values())
+                result = Result(job.key, tests, int(failed), round(seconds, 3), "", True)
+                with locked(log):  # others write to the same pipe
+                    print(json.dumps(asdict(result)), file=out, flush=True)
 
-                from .stage import Stage
+            _redirect(log)
+            os.environ.update(jobs[0].variables, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+            del os.environ["SHARED_WORKSPACE"]
+            import pytest
 
-                files = sorted({test.partition("::")[0] for job in jobs for test in job.tests})
-                arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *jobs[0].options, "--reference", *files]
-                code = int(pytest.main(arguments, plugins=[Stage(jobs, taken, processes, tell)]))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+            from .stage import Stage
+
+            files = sorted({test.partition("::")[0] for job in jobs for test in job.tests})
+            arguments = [*OPTIONS, f"--rootdir={Path.cwd()}", *jobs[0].options, "--reference", *files]
+            return int(pytest.main(arguments, plugins=[Stage(jobs, taken, processes, tell)]))
+
+        stage = forked(run)
         try:
             _, status = os.waitpid(stage, 0)
         except BaseException:
@@ -233,23 +227,17 @@ class Run:
                     stderr=log,
                 )
             return
-        self.child = os.fork()
-        if self.child == 0:
+
+        def run() -> int:
             os.setpgid(0, 0)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            code = 3
-            try:
-                _redirect(self.log)
-                os.environ.update(variables)
-                import pytest
+            _redirect(self.log)
+            os.environ.update(variables)
+            import pytest
 
-                code = int(pytest.main(arguments))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+            return int(pytest.main(arguments))
+
+        self.child = forked(run)
 
     def ended(self) -> bool:
         """True once the process has ended, or had to be killed."""

@@ -16,9 +16,9 @@ SPINS = 18  # 2**18 ticks of the processor's clock, 0.1 ms
 def let_blas_threads_sleep() -> None:
     """Has OpenBLAS's threads wait for the next product by spinning for 0.1 ms and then asleep; before NumPy is loaded.
 
-    As they come they spin for some 20 ms, which keeps a core from the threads that share everything else: a training
-    step of a GPT 128 wide took 51 ms and 101 ms of processor time on two cores, now 45 and 78. A value that
-    the user has chosen for OPENBLAS_THREAD_TIMEOUT stays.
+    As they come they spin for some 20 ms, which keeps a core from the threads that share everything else. On two
+    threads a step of benchmarks/cnn_step.py took 33 ms, and 66 ms of processor time, now 22 and 37; one of gpt_cpu.py
+    46 and 92, now 43 and 73. A value that the user has chosen for OPENBLAS_THREAD_TIMEOUT stays.
     """
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", str(SPINS))
 
